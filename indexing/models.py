@@ -1,0 +1,68 @@
+"""What is known of the remote side: one row per object, one state row per vault."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from vaulthalla.stores.base import Restore
+from vaulthalla.vaults.models import Vault
+
+
+class Source(models.TextChoices):
+    """Where knowledge came from."""
+
+    NONE = "none", "nothing yet"
+    LIST = "list_objects_v2", "LIST scan"
+    INVENTORY = "inventory", "S3 Inventory"
+    MANIFEST = "manifest", "Vaulthalla manifest"
+    EVENT = "event", "S3 event"
+    HEAD = "head", "HEAD of one object"
+    OWN = "own", "our own write"
+    MIXED = "mixed", "several"
+
+
+class RemoteObject(models.Model):
+    """One key of a vault's remote side, relative to the vault's prefix.
+
+    `observed_at` is store time. A tombstone remembers a delete so that older news cannot undo it.
+    `doubtful` rows never lead to an action until a HEAD settles them.
+    """
+
+    pk = models.CompositePrimaryKey("vault_id", "key")
+    vault = models.ForeignKey(Vault, on_delete=models.DO_NOTHING, db_index=False, related_name="+")
+    key = models.TextField(db_collation="C")
+    size = models.BigIntegerField(default=0)
+    etag = models.TextField(default="")
+    last_modified = models.DateTimeField(null=True)
+    storage_class = models.TextField(default="STANDARD")
+    archive_status = models.TextField(default="")
+    restore = models.CharField(max_length=8, default=Restore.NONE.value)
+    restore_expires = models.DateTimeField(null=True)
+    version_id = models.TextField(default="")
+    sequencer = models.TextField(default="")
+    sha256 = models.BinaryField(null=True)
+    mtime_ns = models.BigIntegerField(null=True)
+    source = models.CharField(max_length=16, choices=Source.choices)
+    observed_at = models.DateTimeField()
+    tombstone = models.BooleanField(default=False)
+    doubtful = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class IndexState(models.Model):
+    """How far the index of one vault can be trusted."""
+
+    vault = models.OneToOneField(Vault, on_delete=models.CASCADE, related_name="index_state")
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.NONE)
+    complete = models.BooleanField(default=False)
+    indexed_at = models.DateTimeField(null=True, help_text="When the last snapshot was committed here.")
+    snapshot_as_of = models.DateTimeField(null=True, help_text="Store time at which the newest snapshot's scan began.")
+    events_through = models.DateTimeField(null=True)
+    manifest_etag = models.TextField(default="", blank=True)
+    manifest_generated_at = models.DateTimeField(null=True)
+    manifest_object_count = models.BigIntegerField(null=True)
+
+    def __str__(self) -> str:
+        return f"index of {self.vault}"
