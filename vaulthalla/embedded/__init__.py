@@ -56,7 +56,7 @@ def down() -> list[str]:
         return []
     with locked(home):
         layout = recorded_layout(home)
-        servers = [PostgreSQL(layout), Valkey(layout)] if layout else []
+        servers: list[PostgreSQL | Valkey] = [PostgreSQL(layout), Valkey(layout)] if layout else []
         return [server.name for server in servers if server.stop()]
 
 

@@ -34,9 +34,6 @@ class Layout:
 
     def run(self, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         """Runs a server's own program as its account; output and errors come back together."""
-        identity = (
-            {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []} if self.account else {}
-        )
         return subprocess.run(
             list(map(str, command)),
             cwd=self.state,
@@ -47,7 +44,9 @@ class Layout:
             text=True,
             errors="replace",
             check=False,
-            **identity,  # type: ignore[call-overload]  # the stubs know no unpacked keyword arguments
+            user=self.account.pw_uid if self.account else None,
+            group=self.account.pw_gid if self.account else None,
+            extra_groups=[] if self.account else None,
         )
 
     def own(self, path: Path) -> None:

@@ -7,3 +7,6 @@ class VaultsConfig(AppConfig):
     name = "vaulthalla.vaults"
     label = "vaults"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        import vaulthalla.checks  # noqa: F401 - registers the system checks
