@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 from encrypted_fields.fields import EncryptedTextField
 
 from vaulthalla.requests import RequestClass
+from vaulthalla.terms import ConflictPolicy, Strategy
 
 
 class Provider(models.TextChoices):
@@ -25,21 +26,6 @@ class Provider(models.TextChoices):
 class VaultKind(models.TextChoices):
     S3 = "s3", "S3 or R2 bucket"
     LOCAL = "local", "second directory"
-
-
-class Strategy(models.TextChoices):
-    CACHE = "cache", "cache: a local working cache over a bucket"
-    SYNC = "sync", "sync: both sides accept changes"
-    MIRROR = "mirror", "mirror: the local vault publishes to the bucket"
-
-
-class ConflictPolicy(models.TextChoices):
-    KEEP_LOCAL = "keep_local", "keep local"
-    KEEP_REMOTE = "keep_remote", "keep remote"
-    KEEP_NEWEST = "keep_newest", "keep the newest by modification time"
-    KEEP_BOTH = "keep_both", "keep both, the local copy beside"
-    OVERWRITE = "overwrite", "overwrite: newest wins, a change beats a delete"
-    ASK = "ask", "ask the operator"
 
 
 CONFLICT_POLICIES = {
@@ -60,7 +46,8 @@ class StaleIndexPolicy(models.TextChoices):
 
 
 name_validator = RegexValidator(
-    r"^[^\s/\x00-\x1f][^/\x00-\x1f]{0,99}$", "1 to 100 characters, no slash or control character, not starting with a space."
+    r"^[^\s/\x00-\x1f][^/\x00-\x1f]{0,99}$",
+    "1 to 100 characters, no slash or control character, not starting with a space.",
 )
 
 
@@ -147,7 +134,7 @@ class SyncPolicy(models.Model):
     max_delete = models.CharField(
         max_length=16,
         default="50%",
-        help_text="A plan that deletes more than this (and more than 10) of one side's files stalls: '50%', '200' or 'unlimited'.",
+        help_text="A plan that deletes more of one side than this (and than 10) stalls: '50%', '200', 'unlimited'.",
     )
     delete_foreign = models.BooleanField(
         default=False, help_text="Mirror only: delete remote objects that were never here."
