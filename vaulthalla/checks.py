@@ -34,7 +34,11 @@ def chains() -> tuple[tuple[tuple[str, float], ...], ...]:
         # Nobody is killed in the middle of a request that is still allowed to run.
         (request, hard),
         # A lease outlives the longest request that may begin under it, and several renewals.
-        (request, ("LEASE_SECONDS - LEASE_MARGIN_SECONDS", settings.LEASE_SECONDS - settings.LEASE_MARGIN_SECONDS), lease),
+        (
+            request,
+            ("LEASE_SECONDS - LEASE_MARGIN_SECONDS", settings.LEASE_SECONDS - settings.LEASE_MARGIN_SECONDS),
+            lease,
+        ),
         (("LEASE_RENEW_SECONDS", settings.LEASE_RENEW_SECONDS), ("LEASE_SECONDS / 3", settings.LEASE_SECONDS / 3)),
         (("SWEEP_SECONDS", settings.SWEEP_SECONDS), lease),
     )

@@ -13,3 +13,6 @@ COMMANDS = (
 
 # The module that may send requests on behalf of vault and key commands (see vaulthalla.vaults.probe).
 PROBE = "sync.probe"
+
+# Modules that register handlers of chunks and hooks of runs (see vaulthalla.work.registry).
+HANDLERS = ("budgets.handlers", "indexing.handlers", "sync.handlers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vaulthalla import embedded, env, plugins, secrets
 
 # --- Keys and servers -------------------------------------------------------------------------------------------------
@@ -15,6 +17,9 @@ DATABASE_URL, REDIS_URL = embedded.urls()
 
 # The queue this process serves; empty for the web, beat and the command line.
 PROCESS = env.choice("VAULTHALLA_PROCESS", ("", "control", "index", "transfer", "web", "beat"), default="")
+
+# What this process reaches: it claims chunks of these pools, and those that any process may do.
+POOLS = env.words("VAULTHALLA_POOLS")
 
 # --- Time limits, ordered (vaulthalla.checks proves it) ---------------------------------------------------------------
 
@@ -159,7 +164,7 @@ CELERY_TASK_RETRY_ON_WORKER_LOST = False
 CELERY_TASK_SOFT_TIME_LIMIT = 120
 CELERY_TASK_TIME_LIMIT = 180
 VISIBILITY_TIMEOUT = 900
-CELERY_BROKER_TRANSPORT_OPTIONS = {
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "visibility_timeout": VISIBILITY_TIMEOUT,
     # By default a lost message waits 100 s for the next look.
     "unacked_restore_interval": 10,
@@ -206,3 +211,4 @@ CELERY_DB_REUSE_MAX = 1_000_000
 
 VH_COMMANDS = plugins.COMMANDS
 VH_PROBE = plugins.PROBE
+VH_HANDLERS = plugins.HANDLERS

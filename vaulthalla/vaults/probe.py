@@ -4,9 +4,9 @@
 own with its own budget, and raises VaulthallaError or StoreError when what it was asked about is not so:
 
 check_key(api_key)              one cheap request; `api_key` is not saved yet
-probe_vault(vault) -> dict      the bucket answers; what it proved, for `vault.capabilities`; `vault` is not saved yet
-plant_marker(vault, adopt)      writes `.vaulthalla/vault.json` into the root (and the replica of a local vault); refuses
-                                a root that carries another vault's marker unless `adopt`
+probe_vault(vault) -> dict      the bucket answers; what it proved, for `vault.capabilities`; `vault` may be unsaved
+plant_marker(vault, adopt)      writes `.vaulthalla/vault.json` into the root (and the replica of a local vault);
+                                refuses a root that carries another vault's marker unless `adopt`
 forget(vault)                   drops base, local rows, conflicts and remote index inside the caller's transaction;
                                 refuses (code `busy`) while a run of the vault is unfinished
 delete_upstream(vault, allow)   deletes the vault's remote objects, under the delete guard unless `allow`
@@ -40,7 +40,7 @@ def check_key(api_key: ApiKey) -> None:
 
 def probe_vault(vault: Vault) -> dict[str, Any]:
     with _nothing_changed():
-        return cast(dict[str, Any], _module().probe_vault(vault))
+        return cast("dict[str, Any]", _module().probe_vault(vault))
 
 
 def plant_marker(vault: Vault, *, adopt: bool) -> None:

@@ -8,91 +8,256 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True, validators=[django.core.validators.RegexValidator('^[^\\s/\\x00-\\x1f][^/\\x00-\\x1f]{0,99}$', '1 to 100 characters, no slash or control character, not starting with a space.')])),
-                ('provider', models.CharField(choices=[('aws', 'Amazon S3'), ('cloudflare-r2', 'Cloudflare R2'), ('wasabi', 'Wasabi'), ('backblaze-b2', 'Backblaze B2'), ('digitalocean', 'DigitalOcean Spaces'), ('minio', 'MinIO'), ('ceph', 'Ceph RGW'), ('storj', 'Storj'), ('other', 'Other S3-compatible')], max_length=32)),
-                ('endpoint', models.CharField(blank=True, help_text="Empty: the provider's own endpoint (AWS only).", max_length=400)),
-                ('region', models.CharField(default='auto', max_length=64)),
-                ('access_key', models.CharField(blank=True, max_length=128)),
-                ('secret', encrypted_fields.fields.EncryptedTextField(blank=True)),
-                ('from_environment', models.BooleanField(default=False, help_text='Take credentials from the AWS default chain.')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=100,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[^\\s/\\x00-\\x1f][^/\\x00-\\x1f]{0,99}$",
+                                "1 to 100 characters, no slash or control character, not starting with a space.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "provider",
+                    models.CharField(
+                        choices=[
+                            ("aws", "Amazon S3"),
+                            ("cloudflare-r2", "Cloudflare R2"),
+                            ("wasabi", "Wasabi"),
+                            ("backblaze-b2", "Backblaze B2"),
+                            ("digitalocean", "DigitalOcean Spaces"),
+                            ("minio", "MinIO"),
+                            ("ceph", "Ceph RGW"),
+                            ("storj", "Storj"),
+                            ("other", "Other S3-compatible"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                (
+                    "endpoint",
+                    models.CharField(
+                        blank=True, help_text="Empty: the provider's own endpoint (AWS only).", max_length=400
+                    ),
+                ),
+                ("region", models.CharField(default="auto", max_length=64)),
+                ("access_key", models.CharField(blank=True, max_length=128)),
+                ("secret", encrypted_fields.fields.EncryptedTextField(blank=True)),
+                (
+                    "from_environment",
+                    models.BooleanField(default=False, help_text="Take credentials from the AWS default chain."),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Vault',
+            name="Vault",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True, validators=[django.core.validators.RegexValidator('^[^\\s/\\x00-\\x1f][^/\\x00-\\x1f]{0,99}$', '1 to 100 characters, no slash or control character, not starting with a space.')])),
-                ('kind', models.CharField(choices=[('s3', 'S3 or R2 bucket'), ('local', 'second directory')], max_length=8)),
-                ('description', models.TextField(blank=True)),
-                ('root', models.CharField(max_length=4096)),
-                ('pool', models.CharField(blank=True, help_text='Only processes of this pool reach the root; empty: any process does.', max_length=64)),
-                ('marker', models.UUIDField(editable=False, help_text='The id in .vaulthalla/vault.json.', unique=True)),
-                ('mirror_writer', models.UUIDField(editable=False, help_text='Who publishes a mirror; see --take-over.', null=True)),
-                ('replica', models.CharField(blank=True, max_length=4096)),
-                ('bucket', models.CharField(blank=True, max_length=255)),
-                ('prefix', models.CharField(blank=True, help_text="Keys below this prefix; ends with '/' when set.", max_length=900)),
-                ('storage_class', models.CharField(blank=True, help_text="For uploads; empty: the provider's default.", max_length=32)),
-                ('capabilities', models.JSONField(default=dict, editable=False, help_text='What the probe proved of this store: conditional_put, _copy, _delete.')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='vaults', to='vaults.apikey')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=100,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[^\\s/\\x00-\\x1f][^/\\x00-\\x1f]{0,99}$",
+                                "1 to 100 characters, no slash or control character, not starting with a space.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(choices=[("s3", "S3 or R2 bucket"), ("local", "second directory")], max_length=8),
+                ),
+                ("description", models.TextField(blank=True)),
+                ("root", models.CharField(max_length=4096)),
+                (
+                    "pool",
+                    models.CharField(
+                        blank=True,
+                        help_text="Only processes of this pool reach the root; empty: any process does.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "marker",
+                    models.UUIDField(editable=False, help_text="The id in .vaulthalla/vault.json.", unique=True),
+                ),
+                (
+                    "mirror_writer",
+                    models.UUIDField(editable=False, help_text="Who publishes a mirror; see --take-over.", null=True),
+                ),
+                ("replica", models.CharField(blank=True, max_length=4096)),
+                ("bucket", models.CharField(blank=True, max_length=255)),
+                (
+                    "prefix",
+                    models.CharField(
+                        blank=True, help_text="Keys below this prefix; ends with '/' when set.", max_length=900
+                    ),
+                ),
+                (
+                    "storage_class",
+                    models.CharField(
+                        blank=True, help_text="For uploads; empty: the provider's default.", max_length=32
+                    ),
+                ),
+                (
+                    "capabilities",
+                    models.JSONField(
+                        default=dict,
+                        editable=False,
+                        help_text="What the probe proved of this store: conditional_put, _copy, _delete.",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="vaults",
+                        to="vaults.apikey",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='SyncPolicy',
+            name="SyncPolicy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('enabled', models.BooleanField(default=True)),
-                ('interval_seconds', models.PositiveIntegerField(default=300, validators=[django.core.validators.MinValueValidator(1)])),
-                ('strategy', models.CharField(choices=[('cache', 'cache: a local working cache over a bucket'), ('sync', 'sync: both sides accept changes'), ('mirror', 'mirror: the local vault publishes to the bucket')], default='cache', max_length=8)),
-                ('conflict_policy', models.CharField(choices=[('keep_local', 'keep local'), ('keep_remote', 'keep remote'), ('keep_newest', 'keep the newest by modification time'), ('keep_both', 'keep both, the local copy beside'), ('overwrite', 'overwrite: newest wins, a change beats a delete'), ('ask', 'ask the operator')], default='ask', max_length=12)),
-                ('max_remote_index_age_seconds', models.PositiveBigIntegerField(blank=True, default=86400, help_text='Empty: never stale.', null=True)),
-                ('on_stale_index', models.CharField(choices=[('reconcile', 'LIST inside the run when the LIST budget covers it'), ('stall', 'stall index_stale')], default='reconcile', max_length=10)),
-                ('max_delete', models.CharField(default='50%', help_text="A plan that deletes more than this (and more than 10) of one side's files stalls: '50%', '200' or 'unlimited'.", max_length=16)),
-                ('delete_foreign', models.BooleanField(default=False, help_text='Mirror only: delete remote objects that were never here.')),
-                ('budget_list', models.PositiveBigIntegerField(blank=True, default=100, null=True)),
-                ('budget_head', models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
-                ('budget_get', models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
-                ('budget_put', models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
-                ('budget_copy', models.PositiveBigIntegerField(blank=True, default=100, null=True)),
-                ('budget_delete', models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
-                ('budget_download_bytes', models.PositiveBigIntegerField(blank=True, default=10737418240, null=True)),
-                ('next_sync_at', models.DateTimeField(editable=False, null=True)),
-                ('backoff_level', models.PositiveSmallIntegerField(default=0, editable=False)),
-                ('last_sync_at', models.DateTimeField(editable=False, null=True)),
-                ('last_success_at', models.DateTimeField(editable=False, null=True)),
-                ('synced_strategy', models.CharField(blank=True, editable=False, max_length=8)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('vault', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='policy', to='vaults.vault')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "interval_seconds",
+                    models.PositiveIntegerField(default=300, validators=[django.core.validators.MinValueValidator(1)]),
+                ),
+                (
+                    "strategy",
+                    models.CharField(
+                        choices=[
+                            ("cache", "cache: a local working cache over a bucket"),
+                            ("sync", "sync: both sides accept changes"),
+                            ("mirror", "mirror: the local vault publishes to the bucket"),
+                        ],
+                        default="cache",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "conflict_policy",
+                    models.CharField(
+                        choices=[
+                            ("keep_local", "keep local"),
+                            ("keep_remote", "keep remote"),
+                            ("keep_newest", "keep the newest by modification time"),
+                            ("keep_both", "keep both, the local copy beside"),
+                            ("overwrite", "overwrite: newest wins, a change beats a delete"),
+                            ("ask", "ask the operator"),
+                        ],
+                        default="ask",
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "max_remote_index_age_seconds",
+                    models.PositiveBigIntegerField(
+                        blank=True, default=86400, help_text="Empty: never stale.", null=True
+                    ),
+                ),
+                (
+                    "on_stale_index",
+                    models.CharField(
+                        choices=[
+                            ("reconcile", "LIST inside the run when the LIST budget covers it"),
+                            ("stall", "stall index_stale"),
+                        ],
+                        default="reconcile",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "max_delete",
+                    models.CharField(
+                        default="50%",
+                        help_text="A plan that deletes more than this (and more than 10) of one side's files stalls: '50%', '200' or 'unlimited'.",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "delete_foreign",
+                    models.BooleanField(
+                        default=False, help_text="Mirror only: delete remote objects that were never here."
+                    ),
+                ),
+                ("budget_list", models.PositiveBigIntegerField(blank=True, default=100, null=True)),
+                ("budget_head", models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
+                ("budget_get", models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
+                ("budget_put", models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
+                ("budget_copy", models.PositiveBigIntegerField(blank=True, default=100, null=True)),
+                ("budget_delete", models.PositiveBigIntegerField(blank=True, default=1000, null=True)),
+                ("budget_download_bytes", models.PositiveBigIntegerField(blank=True, default=10737418240, null=True)),
+                ("next_sync_at", models.DateTimeField(editable=False, null=True)),
+                ("backoff_level", models.PositiveSmallIntegerField(default=0, editable=False)),
+                ("last_sync_at", models.DateTimeField(editable=False, null=True)),
+                ("last_success_at", models.DateTimeField(editable=False, null=True)),
+                ("synced_strategy", models.CharField(blank=True, editable=False, max_length=8)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "vault",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="policy", to="vaults.vault"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'sync policies',
+                "verbose_name_plural": "sync policies",
             },
         ),
         migrations.AddConstraint(
-            model_name='vault',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('api_key__isnull', False), ('kind', 's3'), ('replica', ''), models.Q(('bucket', ''), _negated=True)), models.Q(('api_key__isnull', True), ('bucket', ''), ('kind', 'local'), models.Q(('replica', ''), _negated=True)), _connector='OR'), name='vault_remote_side_fits_kind'),
+            model_name="vault",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("api_key__isnull", False),
+                        ("kind", "s3"),
+                        ("replica", ""),
+                        models.Q(("bucket", ""), _negated=True),
+                    ),
+                    models.Q(
+                        ("api_key__isnull", True),
+                        ("bucket", ""),
+                        ("kind", "local"),
+                        models.Q(("replica", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="vault_remote_side_fits_kind",
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncpolicy',
-            index=models.Index(condition=models.Q(('enabled', True)), fields=['next_sync_at'], name='policy_due'),
+            model_name="syncpolicy",
+            index=models.Index(condition=models.Q(("enabled", True)), fields=["next_sync_at"], name="policy_due"),
         ),
     ]
