@@ -181,7 +181,7 @@ class Ordering(StrEnum):
 class Capabilities:
     """What this store does, proven by a probe or promised by its provider profile.
 
-    A condition that is not proven gets a HEAD right before the request (see `Vault.capabilities`).
+    A condition that is not proven gets a HEAD right before the request (see `Vault.capabilities`, `costs`).
     """
 
     conditional_put: bool = False
@@ -193,7 +193,11 @@ class Capabilities:
 
 
 class Store(Protocol):
-    """Objects by key. Raises StoreError, or MeterRefused before anything is sent."""
+    """Objects by key. Raises StoreError, or MeterRefused before anything is sent.
+
+    A condition that `capabilities` does not prove is checked by the store itself, with one HEAD right
+    before the write: callers state the condition either way and budget with `costs`.
+    """
 
     capabilities: Capabilities
 
@@ -239,15 +243,27 @@ class Store(Protocol):
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Drops the upload; an upload that is gone is success."""
 
-    def copy(self, source: str, key: str, *, source_etag: str, condition: Condition = ANYTHING) -> Written:
-        """Server-side COPY inside the store; metadata and storage class are kept. Raises ObjectMissing
-        (source gone) or PreconditionFailed (source or destination changed)."""
+    def copy(
+        self,
+        source: str,
+        key: str,
+        *,
+        source_etag: str,
+        size: int = 0,
+        storage_class: str = "",
+        condition: Condition = ANYTHING,
+    ) -> Written:
+        """Server-side COPY inside the store; metadata is kept. A store forgets the class unless it is
+        told: `storage_class` is the source's own. Above 5 GB (`size`) it takes several requests, see
+        `copy_requests`. Raises ObjectMissing (source gone) or PreconditionFailed (source or destination changed)."""
 
     def delete(self, key: str, *, if_match: str | None = None) -> None:
         """One DELETE; deleting what is gone is success."""
 
 
-def costs(capabilities: Capabilities, counts: Mapping[RequestClass, int], *, conditional: RequestClass) -> dict[RequestClass, int]:
+def costs(
+    capabilities: Capabilities, counts: Mapping[RequestClass, int], *, conditional: RequestClass
+) -> dict[RequestClass, int]:
     """`counts` plus the HEAD that an unproven condition on `conditional` needs."""
     proven = {
         RequestClass.PUT: capabilities.conditional_put,
@@ -255,3 +271,16 @@ def costs(capabilities: Capabilities, counts: Mapping[RequestClass, int], *, con
         RequestClass.DELETE: capabilities.conditional_delete,
     }[conditional]
     return dict(counts) if proven else {**counts, RequestClass.HEAD: counts.get(RequestClass.HEAD, 0) + 1}
+
+
+# One CopyObject takes no more than this; larger objects are copied in parts of COPY_PART_BYTES.
+COPY_LIMIT_BYTES = 5 * 2**30
+COPY_PART_BYTES = 2**30
+
+
+def copy_requests(size: int) -> dict[RequestClass, int]:
+    """What a copy of an object of `size` bytes takes, its condition apart (see `costs`)."""
+    if size <= COPY_LIMIT_BYTES:
+        return {RequestClass.COPY: 1}
+    parts = -(-size // COPY_PART_BYTES)
+    return {RequestClass.HEAD: 1, RequestClass.PUT: 2, RequestClass.COPY: parts}

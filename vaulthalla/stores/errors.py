@@ -1,0 +1,145 @@
+"""botocore's and urllib3's exceptions become ours here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import urllib3.exceptions
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+    TokenRetrievalError,
+)
+
+from vaulthalla.errors import Refused
+from vaulthalla.stores.base import (
+    AccessDenied,
+    BodyCorrupt,
+    BucketMissing,
+    ObjectArchived,
+    ObjectMissing,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+    UnexpectedResponse,
+    UploadMissing,
+)
+
+# The provider does not accept who we are; any other refusal means "known, but not allowed to do this".
+CREDENTIAL_CODES = frozenset(
+    {
+        "401",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "NoCredentials",
+        "NotSignedUp",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "Unauthorized",
+    }
+)
+
+BY_CODE: dict[str, type[StoreError]] = {
+    **dict.fromkeys(("NoSuchKey", "NoSuchVersion", "404", "NotFound"), ObjectMissing),
+    "NoSuchBucket": BucketMissing,
+    "NoSuchUpload": UploadMissing,
+    # OperationAborted: another write of the same key is under way, which is the same news.
+    **dict.fromkeys(
+        ("PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted"), PreconditionFailed
+    ),
+    "InvalidObjectState": ObjectArchived,
+    **dict.fromkeys(
+        (
+            "BadDigest",
+            "ChecksumMismatch",
+            "ContentSHA256Mismatch",
+            "IncompleteBody",
+            "InvalidDigest",
+            "XAmzContentChecksumMismatch",
+            "XAmzContentSHA256Mismatch",
+        ),
+        BodyCorrupt,
+    ),
+    **dict.fromkeys(CREDENTIAL_CODES, AccessDenied),
+    **dict.fromkeys(
+        (
+            "SlowDown",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "Throttling",
+            "TooManyRequests",
+            "RequestLimitExceeded",
+        ),
+        StoreUnavailable,
+    ),
+}
+BY_STATUS: dict[int, type[StoreError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: ObjectMissing,
+    412: PreconditionFailed,
+    429: StoreUnavailable,
+}
+CREDENTIAL_ERRORS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    NoAuthTokenError,
+    TokenRetrievalError,
+)
+CUT_SHORT = (
+    IncompleteReadError,
+    ResponseStreamingError,
+    urllib3.exceptions.ProtocolError,  # includes IncompleteRead
+)
+
+
+@contextmanager
+def translated(what: str = "") -> Iterator[None]:
+    """Raises StoreError for anything the client library raises inside the block."""
+    try:
+        yield
+    except ClientError as error:
+        raise from_answer(error, what) from error
+    except CREDENTIAL_ERRORS as error:
+        raise AccessDenied(str(error), provider_code="NoCredentials") from error
+    except CUT_SHORT as error:
+        raise StoreUnavailable(_said(what, f"the answer was cut short: {error}")) from error
+    except (HTTPClientError, urllib3.exceptions.HTTPError) as error:
+        raise StoreUnavailable(_said(what, str(error))) from error
+    except BotoCoreError as error:
+        raise UnexpectedResponse(_said(what, str(error))) from error
+    except ValueError as error:
+        if "nvalid endpoint" not in str(error):
+            raise
+        raise Refused(str(error), remedy="Correct the endpoint: https://host or http://host:port.") from error
+
+
+def from_answer(error: ClientError, what: str = "") -> StoreError:
+    """The provider's answer, by its code first and its status second."""
+    said = error.response.get("Error", {})
+    code = str(said.get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return kind_of(code, status)(_said(what, f"{said.get('Message') or code} ({code}, {status})"), provider_code=code)
+
+
+def kind_of(code: str, status: int) -> type[StoreError]:
+    by_status = StoreUnavailable if status >= 500 else BY_STATUS.get(status, UnexpectedResponse)
+    return BY_CODE.get(code, by_status)
+
+
+def _said(what: str, text: str) -> str:
+    return f"{what}: {text}" if what else text
