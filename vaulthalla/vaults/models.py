@@ -46,8 +46,8 @@ class StaleIndexPolicy(models.TextChoices):
 
 
 name_validator = RegexValidator(
-    r"^[^\s/\x00-\x1f][^/\x00-\x1f]{0,99}$",
-    "1 to 100 characters, no slash or control character, not starting with a space.",
+    r"^[^\s/\x00-\x1f\x7f-][^/\x00-\x1f\x7f]{0,99}\Z",
+    "1 to 100 characters, no slash or control character, not starting with a space or a dash.",
 )
 
 
