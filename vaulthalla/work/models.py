@@ -65,6 +65,7 @@ class Run(models.Model):
     error_message = models.TextField(blank=True)
     error_remedy = models.TextField(blank=True)
     cancel_requested = models.BooleanField(default=False)
+    stopping = models.BooleanField(default=False, help_text="Only its last phase still runs; the rest is skipped.")
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -94,7 +95,9 @@ class Run(models.Model):
             # `history` and `info` read the newest runs of one vault.
             models.Index(fields=["vault", "-id"], name="run_by_vault"),
             # The sweeper looks only at runs that are not over.
-            models.Index(fields=["id"], name="run_unfinished", condition=models.Q(status__in=(*ACTIVE, RunStatus.QUEUED))),
+            models.Index(
+                fields=["id"], name="run_unfinished", condition=models.Q(status__in=(*ACTIVE, RunStatus.QUEUED))
+            ),
         ]
 
     def __str__(self) -> str:
@@ -130,7 +133,7 @@ class Chunk(models.Model):
     pool = models.CharField(max_length=64, blank=True)
     status = models.CharField(max_length=8, choices=ChunkStatus.choices, default=ChunkStatus.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
-    lease_token = models.UUIDField(null=True, unique=True)
+    lease_token = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
     worker = models.CharField(max_length=200, blank=True)
     not_before = models.DateTimeField(db_default=Now())
@@ -153,7 +156,11 @@ class Chunk(models.Model):
         ]
         indexes = [
             # The claim query: oldest pending chunk of a queue.
-            models.Index(fields=["queue", "run", "ordinal"], name="chunk_pending", condition=models.Q(status="pending")),
+            models.Index(
+                fields=["queue", "run", "ordinal"], name="chunk_pending", condition=models.Q(status="pending")
+            ),
+            # The last finisher of a phase looks for the next unfinished one, however many chunks are done.
+            models.Index(fields=["run", "phase"], name="chunk_unfinished", condition=models.Q(status__in=UNFINISHED)),
             # The sweeper: lapsed leases.
             models.Index(fields=["lease_until"], name="chunk_leased", condition=models.Q(status="running")),
         ]

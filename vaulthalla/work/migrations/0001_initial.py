@@ -6,100 +6,218 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('vaults', '0001_initial'),
+        ("vaults", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('sync', 'sync'), ('dry_run', 'dry run'), ('reconcile', 'reconcile by LIST'), ('inventory', 'inventory import'), ('events', 'event ingestion'), ('fetch', 'fetch bodies'), ('resolve', 'resolve conflicts'), ('audit', 'index audit'), ('check', 'probe of a key or a store')], max_length=12)),
-                ('status', models.CharField(choices=[('queued', 'waits for the active run of its vault'), ('planning', 'looks at both sides'), ('running', 'executes its plan'), ('success', 'done'), ('stalled', 'stopped by a protection'), ('failed', 'an operation or the run itself failed'), ('cancelled', 'stopped by the operator')], max_length=10)),
-                ('trigger', models.CharField(choices=[('manual', 'command line or admin'), ('schedule', 'due by its interval')], default='manual', max_length=10)),
-                ('phase', models.PositiveSmallIntegerField(default=0)),
-                ('options', models.JSONField(default=dict, help_text='What this run was asked to do; never a secret.')),
-                ('result', models.JSONField(default=dict, help_text='operations, skipped, bytes and kind-specific numbers.')),
-                ('stall_code', models.CharField(blank=True, max_length=32)),
-                ('stall_reason', models.TextField(blank=True)),
-                ('stall_remedy', models.TextField(blank=True)),
-                ('error_code', models.CharField(blank=True, max_length=64)),
-                ('error_message', models.TextField(blank=True)),
-                ('error_remedy', models.TextField(blank=True)),
-                ('cancel_requested', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('vault', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='runs', to='vaults.vault')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("sync", "sync"),
+                            ("dry_run", "dry run"),
+                            ("reconcile", "reconcile by LIST"),
+                            ("inventory", "inventory import"),
+                            ("events", "event ingestion"),
+                            ("fetch", "fetch bodies"),
+                            ("resolve", "resolve conflicts"),
+                            ("audit", "index audit"),
+                            ("check", "probe of a key or a store"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "waits for the active run of its vault"),
+                            ("planning", "looks at both sides"),
+                            ("running", "executes its plan"),
+                            ("success", "done"),
+                            ("stalled", "stopped by a protection"),
+                            ("failed", "an operation or the run itself failed"),
+                            ("cancelled", "stopped by the operator"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.CharField(
+                        choices=[("manual", "command line or admin"), ("schedule", "due by its interval")],
+                        default="manual",
+                        max_length=10,
+                    ),
+                ),
+                ("phase", models.PositiveSmallIntegerField(default=0)),
+                ("options", models.JSONField(default=dict, help_text="What this run was asked to do; never a secret.")),
+                (
+                    "result",
+                    models.JSONField(default=dict, help_text="operations, skipped, bytes and kind-specific numbers."),
+                ),
+                ("stall_code", models.CharField(blank=True, max_length=32)),
+                ("stall_reason", models.TextField(blank=True)),
+                ("stall_remedy", models.TextField(blank=True)),
+                ("error_code", models.CharField(blank=True, max_length=64)),
+                ("error_message", models.TextField(blank=True)),
+                ("error_remedy", models.TextField(blank=True)),
+                ("cancel_requested", models.BooleanField(default=False)),
+                (
+                    "stopping",
+                    models.BooleanField(
+                        default=False, help_text="Only its last phase still runs; the rest is skipped."
+                    ),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.CASCADE, related_name="runs", to="vaults.vault"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Chunk',
+            name="Chunk",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('ordinal', models.PositiveIntegerField()),
-                ('phase', models.PositiveSmallIntegerField()),
-                ('kind', models.CharField(max_length=32)),
-                ('queue', models.CharField(choices=[('control', 'start, plan, finalise, sweep'), ('index', 'inventory, events, reconcile'), ('transfer', 'scan, hash, bodies')], max_length=10)),
-                ('pool', models.CharField(blank=True, max_length=64)),
-                ('status', models.CharField(choices=[('waiting', 'its phase has not begun'), ('pending', 'may be claimed'), ('running', 'leased'), ('done', 'finished'), ('failed', 'gave up after its attempts'), ('skipped', 'the run stopped before it')], default='waiting', max_length=8)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('lease_token', models.UUIDField(null=True, unique=True)),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('worker', models.CharField(blank=True, max_length=200)),
-                ('not_before', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('payload', models.JSONField(default=dict)),
-                ('cursor', models.JSONField(null=True)),
-                ('items_total', models.PositiveIntegerField(default=0)),
-                ('items_done', models.PositiveIntegerField(default=0)),
-                ('error', models.TextField(blank=True)),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='work.run')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("ordinal", models.PositiveIntegerField()),
+                ("phase", models.PositiveSmallIntegerField()),
+                ("kind", models.CharField(max_length=32)),
+                (
+                    "queue",
+                    models.CharField(
+                        choices=[
+                            ("control", "start, plan, finalise, sweep"),
+                            ("index", "inventory, events, reconcile"),
+                            ("transfer", "scan, hash, bodies"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("pool", models.CharField(blank=True, max_length=64)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "its phase has not begun"),
+                            ("pending", "may be claimed"),
+                            ("running", "leased"),
+                            ("done", "finished"),
+                            ("failed", "gave up after its attempts"),
+                            ("skipped", "the run stopped before it"),
+                        ],
+                        default="waiting",
+                        max_length=8,
+                    ),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("lease_token", models.UUIDField(null=True)),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("worker", models.CharField(blank=True, max_length=200)),
+                ("not_before", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("payload", models.JSONField(default=dict)),
+                ("cursor", models.JSONField(null=True)),
+                ("items_total", models.PositiveIntegerField(default=0)),
+                ("items_done", models.PositiveIntegerField(default=0)),
+                ("error", models.TextField(blank=True)),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="chunks", to="work.run"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['run', 'ordinal'],
+                "ordering": ["run", "ordinal"],
             },
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(fields=['vault', '-id'], name='run_by_vault'),
+            model_name="run",
+            index=models.Index(fields=["vault", "-id"], name="run_by_vault"),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('status__in', ('planning', 'running', 'queued'))), fields=['id'], name='run_unfinished'),
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("status__in", ("planning", "running", "queued"))),
+                fields=["id"],
+                name="run_unfinished",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind__in', ('sync', 'fetch', 'resolve')), ('status__in', ('planning', 'running'))), fields=('vault',), name='one_active_sync_per_vault'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind__in", ("sync", "fetch", "resolve")), ("status__in", ("planning", "running"))),
+                fields=("vault",),
+                name="one_active_sync_per_vault",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind__in', ('sync', 'fetch', 'resolve')), ('status', 'queued')), fields=('vault',), name='one_queued_sync_per_vault'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind__in", ("sync", "fetch", "resolve")), ("status", "queued")),
+                fields=("vault",),
+                name="one_queued_sync_per_vault",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind__in', ('reconcile', 'inventory')), ('status__in', ('planning', 'running', 'queued'))), fields=('vault',), name='one_snapshot_per_vault'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("kind__in", ("reconcile", "inventory")), ("status__in", ("planning", "running", "queued"))
+                ),
+                fields=("vault",),
+                name="one_snapshot_per_vault",
+            ),
         ),
         migrations.AddIndex(
-            model_name='chunk',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['queue', 'run', 'ordinal'], name='chunk_pending'),
+            model_name="chunk",
+            index=models.Index(
+                condition=models.Q(("status", "pending")), fields=["queue", "run", "ordinal"], name="chunk_pending"
+            ),
         ),
         migrations.AddIndex(
-            model_name='chunk',
-            index=models.Index(condition=models.Q(('status', 'running')), fields=['lease_until'], name='chunk_leased'),
+            model_name="chunk",
+            index=models.Index(
+                condition=models.Q(("status__in", ("waiting", "pending", "running"))),
+                fields=["run", "phase"],
+                name="chunk_unfinished",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="chunk",
+            index=models.Index(condition=models.Q(("status", "running")), fields=["lease_until"], name="chunk_leased"),
         ),
         migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.UniqueConstraint(fields=('run', 'ordinal'), name='chunk_ordinal'),
+            model_name="chunk",
+            constraint=models.UniqueConstraint(fields=("run", "ordinal"), name="chunk_ordinal"),
         ),
         migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_token__isnull', False), ('lease_until__isnull', False), ('status', 'running')), models.Q(models.Q(('status', 'running'), _negated=True), ('lease_token__isnull', True), ('lease_until__isnull', True)), _connector='OR'), name='chunk_lease_iff_running'),
+            model_name="chunk",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("lease_token__isnull", False), ("lease_until__isnull", False), ("status", "running")),
+                    models.Q(
+                        models.Q(("status", "running"), _negated=True),
+                        ("lease_token__isnull", True),
+                        ("lease_until__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="chunk_lease_iff_running",
+            ),
         ),
     ]

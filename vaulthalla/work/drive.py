@@ -1,0 +1,235 @@
+"""Working on one run until it is over: the command line, its helper processes, and small commands of their own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+from typing import Any
+from uuid import uuid4
+
+from vaulthalla.errors import NotFound
+from vaulthalla.vaults.models import Vault
+from vaulthalla.work import execute, lease, outage, runs, sql
+from vaulthalla.work.helpers import Helpers
+from vaulthalla.work.lease import Lease
+from vaulthalla.work.models import TERMINAL, Queue, Run, RunKind, RunStatus, Trigger
+from vaulthalla.work.phases import Phase
+from vaulthalla.work.registry import Handler
+from vaulthalla.work.sweep import INLINE, sweep
+from vaulthalla.work.values import Busy, NewChunk, Progress
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 0.5
+SWEEP_PAUSE = 2.0
+PROGRESS_PAUSE = 0.5
+
+OnProgress = Callable[[Progress], None]
+
+
+def drive(run_id: int, *, on_progress: OnProgress | None = None, helpers: int = 0) -> Run:
+    """Claims and executes chunks of a run in this process until it is over, beside whoever else does.
+
+    A queued run waits for, and works on, the active run of its vault first. Waits out a database that is away
+    for up to 30 s. While nothing can be claimed, takes back lapsed leases, so that nobody's death holds it up.
+    Up to `helpers` more processes are started as soon as there is work for them, and stopped at the end.
+
+    Returns the run, which is not over only if this process was asked to end (SIGTERM). Raises NotFound.
+    """
+    with _ending_on_sigterm(), Helpers(run_id, helpers) as others:
+        driver = _Driver(run_id, on_progress, others)
+        while not lease.shutdown.is_set() and driver.step():
+            pass
+    return outage.through(lambda: _load(run_id))
+
+
+def attach_or_create(
+    vault: Vault,
+    kind: RunKind,
+    *,
+    trigger: Trigger = Trigger.MANUAL,
+    options: Mapping[str, Any] | None = None,
+    chunks: Sequence[NewChunk],
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """`create_run` for a command that would rather wait: works on the run in the way until there is room.
+
+    Returns the run to drive: new, or one that does the same and was already waiting.
+    """
+    while True:
+        try:
+            return runs.create_run(vault, kind, trigger=trigger, options=options, chunks=chunks)
+        except Busy as busy:
+            if lease.shutdown.is_set():
+                raise
+            if busy.run_id:
+                drive(busy.run_id, on_progress=on_progress)
+
+
+def run_inline(
+    vault: Vault | None,
+    kind: RunKind,
+    function: Handler,
+    *,
+    options: Mapping[str, Any] | None = None,
+    trigger: Trigger = Trigger.MANUAL,
+) -> Run:
+    """A run whose one chunk is `function`, executed by this process, once; returns the closed run.
+
+    Raises what the function raised, once the run is closed with it.
+    """
+    # Only this process knows the function, so only it may claim the chunk.
+    pool = f"process:{uuid4()}"
+    chunk = NewChunk(INLINE, Phase.PREPARE, Queue.CONTROL, pool=pool)
+    run = runs.create_run(vault, kind, trigger=trigger, options=options, chunks=[chunk])
+    own = _claim_own(run, pool)
+    failure: BaseException | None = None
+
+    def once(held: Lease) -> Any:
+        nonlocal failure
+        try:
+            return function(held)
+        except Exception as error:
+            failure = error
+            raise
+
+    with _cancelled_on_the_way_out(run):
+        _last_attempt(own)
+        execute.perform(own, lambda _: once)
+    finished = drive(run.pk)
+    if failure:
+        raise failure
+    return finished
+
+
+def progress(run_id: int) -> Progress | None:
+    """How far a run is; None when there is no such run."""
+    row = sql.progress(run_id)
+    if row is None:
+        return None
+    phase, chunks_done, chunks_total, items_done, items_total = row
+    return Progress(
+        run_id=run_id,
+        phase=phase,
+        chunks_done=chunks_done,
+        chunks_total=chunks_total,
+        items_done=items_done,
+        items_total=items_total,
+    )
+
+
+class _Driver:
+    """One process's part in a run, step by step."""
+
+    def __init__(self, run_id: int, on_progress: OnProgress | None, helpers: Helpers) -> None:
+        self.run_id = run_id
+        self.on_progress = on_progress
+        self.helpers = helpers
+        self.pause = FIRST_PAUSE
+        self.next_sweep = 0.0
+        self.next_progress = 0.0
+
+    def step(self) -> bool:
+        """One chunk, or one pause; False when the run is over."""
+        target = outage.through(self._target)
+        if target is None:
+            return False
+        held = outage.through(lambda: execute.claim(Queue.values, run_id=target))
+        if held is None:
+            self._idle(target)
+            return True
+        self.pause = FIRST_PAUSE
+        held.on_keep = lambda: self._report(target)
+        execute.execute(held)
+        outage.through(lambda: self._report(target))
+        return True
+
+    def _target(self) -> int | None:
+        """The run to work on: this one, or the one it is queued behind."""
+        run = _load(self.run_id)
+        if run.status in TERMINAL:
+            return None
+        if run.status != RunStatus.QUEUED or run.vault_id is None:
+            return run.pk
+        ahead = runs.active_run(run.vault_id)
+        if ahead is not None:
+            return ahead.pk
+        runs.promote_next(run.vault_id)
+        return run.pk
+
+    def _idle(self, target: int) -> None:
+        if monotonic() >= self.next_sweep:
+            outage.through(sweep)
+            self.next_sweep = monotonic() + SWEEP_PAUSE
+        outage.through(lambda: self._report(target))
+        lease.shutdown.wait(self.pause)
+        self.pause = min(self.pause * 1.5, LONGEST_PAUSE)
+
+    def _report(self, target: int) -> None:
+        """Tells how far the run is, at most twice a second; also calls helpers when there is enough for them."""
+        if monotonic() < self.next_progress or not (self.on_progress or self.helpers.wanted):
+            return
+        self.next_progress = monotonic() + PROGRESS_PAUSE
+        now = progress(target)
+        if now is not None:
+            self.helpers.start(left=now.chunks_total - now.chunks_done)
+            if self.on_progress:
+                self.on_progress(now)
+
+
+def _load(run_id: int) -> Run:
+    run = Run.objects.select_related("vault").filter(pk=run_id).first()
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.")
+    return run
+
+
+def _claim_own(run: Run, pool: str) -> Lease:
+    """The lease of an inline run's chunk, after the runs it is queued behind."""
+    while True:
+        own = execute.claim([Queue.CONTROL], pools=[pool], run_id=run.pk)
+        if own is not None:
+            return own
+        run = _load(run.pk)
+        if run.status != RunStatus.QUEUED or run.vault_id is None:
+            raise Busy(f"Run {run.pk} was cancelled, or is another process's.", run_id=run.pk, remedy="Try again.")
+        ahead = runs.active_run(run.vault_id)
+        if ahead is not None:
+            drive(ahead.pk)
+        else:
+            runs.promote_next(run.vault_id)
+
+
+def _last_attempt(own: Lease) -> None:
+    """A function of this process cannot be tried again by others: its first attempt is its last."""
+    own.attempts = execute.MOST_ATTEMPTS
+
+
+@contextmanager
+def _cancelled_on_the_way_out(run: Run) -> Iterator[None]:
+    """A command that is interrupted takes its own small run with it."""
+    try:
+        yield
+    except BaseException:
+        runs.request_cancel(run.pk)
+        raise
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM lets the chunk at hand stop in good order; only where nobody else has claimed the signal."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    lease.shutdown.set()
