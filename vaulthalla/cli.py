@@ -30,12 +30,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from vaulthalla import plugins
 from vaulthalla.cliroot import DefaultGroup, api_key_app, command, group, root, sync_app, vault_app
@@ -59,11 +59,16 @@ UNEXPECTED_REMEDY = "Run it again with VAULTHALLA_LOG_LEVEL=DEBUG in the environ
 DETACHED = 130
 
 
-def main() -> None:
+def main(program: str = "vh") -> NoReturn:
     """The console script."""
     with quiet_when_closed():
-        code = run(sys.argv[1:])
+        code = run(sys.argv[1:], program=program)
     sys.exit(code)
+
+
+def commands() -> Collection[str]:
+    """The first words that `vh` knows."""
+    return get_group(application()).commands.keys()
 
 
 def run(arguments: Sequence[str], *, program: str = "vh") -> int:
