@@ -98,12 +98,16 @@ def application() -> typer.Typer:
     return root
 
 
-def setup() -> None:
-    """Django with the slim settings, on running servers. Does nothing where Django is set up already."""
+def setup(*, start: bool = True) -> None:
+    """Django with the slim settings, on running servers. Does nothing where Django is set up already.
+
+    Without `start` it takes the servers as they are.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vaulthalla.settings_cli")
     from vaulthalla import embedded
 
-    embedded.ensure()
+    if start:
+        embedded.ensure()
     import django
     from django.apps import apps
 

@@ -192,7 +192,8 @@ CELERY_TASK_QUEUES = {name: {"exchange": name, "routing_key": name} for name in 
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 # On SIGQUIT (Procfile: REMAP_SIGTERM) what is unfinished goes back to the queue within the platform's grace.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
-CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
+# There are no delayed messages to put back: an idle worker may end at once.
+CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = False
 # A duplicate sees a live lease and leaves; cancelling would be a signal in the middle of a commit.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000

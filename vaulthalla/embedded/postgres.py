@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
 import shutil
@@ -48,8 +47,7 @@ class PostgreSQL:
         """The postmaster's, if it is alive and serves this data directory."""
         try:
             pid = int(self._pid_file()[0])
-            # After a reboot the number may be another program's.
-            return pid if Path(os.readlink(f"/proc/{pid}/cwd")) == self.data.resolve() else None
+            return pid if self.layout.serves(pid, self.data, "postgres") else None
         except (OSError, ValueError, IndexError):
             return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import socket
 import time
@@ -34,7 +33,7 @@ class Valkey:
     def pid(self) -> int | None:
         try:
             pid = int((self.data / "pid").read_text())
-            return pid if Path(os.readlink(f"/proc/{pid}/cwd")) == self.data.resolve() else None
+            return pid if self.layout.serves(pid, self.data, "valkey-server") else None
         except (OSError, ValueError):
             return None
 
