@@ -25,7 +25,8 @@ class RemoteObject(models.Model):
     """One key of a vault's remote side, relative to the vault's prefix.
 
     `observed_at` is store time. A tombstone remembers a delete so that older news cannot undo it.
-    `doubtful` rows never lead to an action until a HEAD settles them.
+    `doubtful` rows never lead to an action until a HEAD settles them; a doubtful delete is shown as a live
+    row without an ETag, so that nobody takes it for an absent object. See `indexing.order` for the rules.
     """
 
     pk = models.CompositePrimaryKey("vault_id", "key")
@@ -46,6 +47,8 @@ class RemoteObject(models.Model):
     observed_at = models.DateTimeField()
     tombstone = models.BooleanField(default=False)
     doubtful = models.BooleanField(default=False)
+    rival_at = models.DateTimeField(null=True, help_text="When something else was seen that could be as new: doubt.")
+    revision = models.BigIntegerField(default=0, help_text="The merge that last wrote this row.")
 
     def __str__(self) -> str:
         return self.key
@@ -64,5 +67,27 @@ class IndexState(models.Model):
     manifest_generated_at = models.DateTimeField(null=True)
     manifest_object_count = models.BigIntegerField(null=True)
 
+    # Counted by every merge, so that nobody counts ten million rows.
+    revision = models.BigIntegerField(default=0, help_text="Grows with every merge.")
+    object_count = models.BigIntegerField(default=0)
+    total_bytes = models.DecimalField(max_digits=30, decimal_places=0, default=0)
+    doubtful_count = models.BigIntegerField(default=0)
+
+    # An unfinished LIST of the whole vault: the next one goes on from here.
+    scan_run = models.BigIntegerField(null=True, help_text="The run that scans.")
+    scan_started_at = models.DateTimeField(null=True, help_text="Store time of the scan's first page.")
+    scan_cursor = models.TextField(null=True, db_collation="C", help_text="The last key scanned.")
+
     def __str__(self) -> str:
         return f"index of {self.vault}"
+
+
+class ScannedKey(models.Model):
+    """A key that a running scan has seen, where the store does not list in order. Gone when the scan is."""
+
+    pk = models.CompositePrimaryKey("run_id", "key")
+    run_id = models.BigIntegerField()
+    key = models.TextField(db_collation="C")
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,216 @@
+"""How knowledge of the remote side enters the index: one set-based merge per batch, in the caller's transaction.
+
+Each merge takes the lock of the vault's state row until that transaction ends, so keep it short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from indexing import sql
+from indexing.models import IndexState, RemoteObject, Source
+from indexing.order import LISTINGS, Known, fold
+from indexing.sql import Changes, Moment
+from vaulthalla.stores.base import ObjectInfo, Page
+
+# What we keep in the bucket for ourselves is no content of the vault.
+OWN_KEYS = ".vaulthalla/"
+# A larger batch is cut, so that its arrays stay small.
+BATCH = 2_000
+
+_KEY_AND_COLUMNS = tuple(sql.COLUMNS)
+_KNOWN_COLUMNS = tuple(field.name for field in fields(Known) if field.name in sql.COLUMNS)
+
+
+def observe(vault_id: int, infos: Sequence[ObjectInfo], *, source: Source, since: int | None = None) -> Changes:
+    """Objects that a store described. `since`: `revision_of` the index before they were asked for, if known.
+
+    A key may occur more than once. What is already known, or older than what is known, changes nothing.
+    """
+    return _observe(vault_id, ((info.key, known_of(info, source)) for info in infos), source=source, since=since)
+
+
+def observe_gone(
+    vault_id: int, gone: Sequence[tuple[str, datetime]], *, source: Source, since: int | None = None
+) -> Changes:
+    """Keys that were deleted, or found missing, at these store times."""
+    known = ((key, Known(observed_at=at, source=source, gone=True)) for key, at in gone)
+    return _observe(vault_id, known, source=source, since=since)
+
+
+def observe_page(
+    vault_id: int,
+    page: Page,
+    *,
+    after: str,
+    last: str | None,
+    since: int,
+    prefix: str = "",
+    touch: bool = False,
+    run_id: int | None = None,
+) -> Changes:
+    """One page of a listing. Keys after `after` up to `last` (None: to the end) that it lacks are gone.
+
+    With `run_id` the store lists in no order: the page's keys are remembered for `sweep_scan` instead.
+    Unchanged rows are not written, unless `touch`: a scan of a part raises no floor that would confirm them.
+    """
+    moment = sql.begin(vault_id)
+    infos = [info for info in page.objects if _has_row(info.key)]
+    keys = [info.key for info in infos]
+    columns = _page_columns(infos, page.observed_at)
+    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": touch}
+    if run_id is not None:
+        sql.remember_scanned(run_id, keys)
+        changes = sql.merge(_parameters(moment, columns, Source.LIST, options))
+    else:
+        span: dict[str, Any] = {"first": max(after, prefix), "after": after, "last": last, "prefix": prefix}
+        hidden = {"unreadable": list(page.unreadable), "absent_at": page.observed_at}
+        changes = sql.merge(_parameters(moment, columns, Source.LIST, options | span | hidden), absent="page")
+    if page.unreadable:
+        sql.doubt_below(vault_id, page.unreadable, at=page.observed_at, revision=moment.revision)
+    return changes
+
+
+def sweep_scan(vault_id: int, run_id: int, *, started_at: datetime, since: int, prefix: str = "") -> Changes:
+    """The end of an unordered scan: rows that no page held, and that nobody has seen since its start, are gone."""
+    moment = sql.begin(vault_id)
+    span: dict[str, Any] = {
+        "first": prefix,
+        "after": "",
+        "last": None,
+        "prefix": prefix,
+        "unreadable": [],
+        "absent_at": started_at,
+    }
+    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": False, "run": run_id}
+    changes = sql.merge(_parameters(moment, {}, Source.LIST, options | span), absent="run")
+    sql.forget_scanned(run_id)
+    return changes
+
+
+def revision_of(vault_id: int) -> int:
+    """The newest merge. What is asked of the store from now on is newer than every row up to it."""
+    found = IndexState.objects.filter(vault_id=vault_id).values_list("revision", flat=True).first()
+    return found or 0
+
+
+def reset(vault_id: int) -> None:
+    """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction."""
+    IndexState.objects.filter(vault_id=vault_id).delete()
+    RemoteObject.objects.filter(vault_id=vault_id).delete()
+
+
+def known_of(info: ObjectInfo, source: Source) -> Known:
+    """An answer of a store as knowledge."""
+    return Known(
+        observed_at=info.observed_at,
+        source=source,
+        etag=info.etag,
+        size=info.size,
+        last_modified=info.last_modified,
+        storage_class=info.storage_class,
+        archive_status=info.archive_status,
+        restore=info.restore.value,
+        restore_expires=info.restore_expires,
+        version_id=info.version_id,
+        sha256=info.sha256,
+        mtime_ns=info.mtime_ns,
+    )
+
+
+def merge_known(vault_id: int, known: dict[str, Known], *, source: Source, since: int | None = None) -> Changes:
+    """Knowledge by key, as `indexing.order.fold` left it, all from one kind of source."""
+    moment = sql.begin(vault_id)
+    keys = sorted(known)
+    options = {"vault": vault_id, "since": since, "touch": True}
+    changes = Changes()
+    for start in range(0, len(keys), BATCH):
+        part = keys[start : start + BATCH]
+        columns = _columns(part, [known[key] for key in part])
+        changes += sql.merge(_parameters(moment, columns, source, options))
+    return changes
+
+
+def _observe(vault_id: int, seen: Iterable[tuple[str, Known]], *, source: Source, since: int | None) -> Changes:
+    by_key: dict[str, Known] = {}
+    repeated: dict[str, list[Known]] = {}
+    for key, known in seen:
+        if not _has_row(key):
+            continue
+        if key in by_key:
+            repeated.setdefault(key, [by_key[key]]).append(known)
+        by_key[key] = known
+    for key, several in repeated.items():
+        if (known_whole := fold(several)) is not None:
+            by_key[key] = known_whole
+    return merge_known(vault_id, by_key, source=source, since=since) if by_key else Changes()
+
+
+def _has_row(key: str) -> bool:
+    return not key.startswith(OWN_KEYS) and storable(key)
+
+
+def storable(key: str) -> bool:
+    """Whether PostgreSQL can hold the key: no NUL, and UTF-8 all through."""
+    return "\0" not in key and (key.isascii() or _is_text(key))
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _columns(keys: Sequence[str], known: Sequence[Known]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {"key": list(keys)}
+    for name in _KNOWN_COLUMNS:
+        values = [getattr(one, name) for one in known]
+        columns[name] = values
+    return columns
+
+
+def _page_columns(infos: Sequence[ObjectInfo], at: datetime) -> dict[str, list[Any]]:
+    """Only what a listing tells; a thousand rows a page must cost little."""
+    columns: dict[str, list[Any]] = {
+        "key": [info.key for info in infos],
+        "observed_at": [at] * len(infos),
+        "size": [info.size for info in infos],
+        "etag": [info.etag for info in infos],
+        "last_modified": [info.last_modified for info in infos],
+        "storage_class": [info.storage_class for info in infos],
+    }
+    _add_if_known(columns, infos, "restore", lambda info: info.restore.value)
+    _add_if_known(columns, infos, "restore_expires", lambda info: info.restore_expires)
+    _add_if_known(columns, infos, "mtime_ns", lambda info: info.mtime_ns)
+    _add_if_known(columns, infos, "sha256", lambda info: info.sha256)
+    return columns
+
+
+def _add_if_known(
+    columns: dict[str, list[Any]], infos: Sequence[ObjectInfo], name: str, value: Callable[[ObjectInfo], Any]
+) -> None:
+    values = [value(info) for info in infos]
+    if any(one is not None and one != "" for one in values):
+        columns[name] = values
+
+
+def _parameters(
+    moment: Moment, columns: dict[str, list[Any]], source: Source, options: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        **{name: columns.get(name, []) for name in _KEY_AND_COLUMNS},
+        "revision": moment.revision,
+        "snapshot_as_of": moment.snapshot_as_of,
+        "scan_started_at": moment.scan_started_at,
+        "scan_cursor": moment.scan_cursor,
+        "source": source.value,
+        "own": source is Source.OWN,
+        "event": source is Source.EVENT,
+        "listing": source in LISTINGS,
+        **options,
+    }

@@ -1,0 +1,277 @@
+"""Every statement of the index beyond the ORM. All rely on the primary key (vault_id, key), in "C" order.
+
+Every merge of a vault first takes the row lock of its state (`begin`), so merges follow one another and the
+statements need no races of their own: what they read is what they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from psycopg import Cursor
+
+# How observations cross: one array per column; a column that nobody knows is an empty array.
+COLUMNS: Mapping[str, str] = {
+    "key": "text",
+    "observed_at": "timestamptz",
+    "gone": "boolean",
+    "size": "bigint",
+    "etag": "text",
+    "last_modified": "timestamptz",
+    "storage_class": "text",
+    "archive_status": "text",
+    "restore": "text",
+    "restore_expires": "timestamptz",
+    "version_id": "text",
+    "sequencer": "text",
+    "sha256": "bytea",
+    "mtime_ns": "bigint",
+    "rival_at": "timestamptz",
+}
+_ARRAYS = ", ".join(f"%({name})s::{kind}[]" for name, kind in COLUMNS.items())
+
+# The observations of a batch. Keys are unique within it.
+_INCOMING = """
+  SELECT key, observed_at, coalesce(gone, false) AS gone, coalesce(size, 0) AS size, coalesce(etag, '') AS etag,
+         last_modified, coalesce(storage_class, 'STANDARD') AS storage_class,
+         coalesce(archive_status, '') AS archive_status, coalesce(restore, '') AS restore, restore_expires,
+         coalesce(version_id, '') AS version_id, coalesce(sequencer, '') AS sequencer, sha256, mtime_ns, rival_at
+  FROM unnest({arrays}) AS given ({columns})
+"""
+
+# Rows of a key range that a page covering it does not hold: seen as gone, at the page's time.
+_ABSENT = """
+  UNION ALL
+  SELECT o.key, %(absent_at)s::timestamptz, true, 0, '', NULL, 'STANDARD', '', '', NULL, '', '', NULL, NULL, NULL
+  FROM indexing_remoteobject o
+  WHERE o.vault_id = %(vault)s AND o.key >= %(first)s AND (%(last)s::text IS NULL OR o.key <= %(last)s)
+    AND (NOT o.tombstone OR o.doubtful) AND starts_with(o.key, %(prefix)s)
+    AND o.key <> %(after)s AND NOT EXISTS (SELECT FROM {seen} AS page (key) WHERE page.key = o.key)
+    AND NOT EXISTS (SELECT FROM unnest(%(unreadable)s::text[]) AS hidden (part) WHERE starts_with(o.key, hidden.part))
+"""
+_SEEN_ON_PAGE = "unnest(%(key)s::text[])"
+_SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s)"
+
+# `indexing.order.join` for a whole batch; the names are the same.
+_MERGE = """
+WITH incoming AS ({incoming}),
+compared AS (
+  SELECT n.*, o.key IS NOT NULL AS had, r.o_at IS NOT NULL AS known, r.o_at, r.o_gone, r.o_etag,
+         r.o_at IS NOT DISTINCT FROM o.observed_at AS fresh_row,
+         o.size AS o_size, o.last_modified AS o_last_modified, o.storage_class AS o_storage_class,
+         o.archive_status AS o_archive_status, o.restore AS o_restore, o.restore_expires AS o_restore_expires,
+         o.version_id AS o_version_id, coalesce(o.sequencer, '') AS o_sequencer, o.sha256 AS o_sha256,
+         o.mtime_ns AS o_mtime_ns, o.source AS o_source, o.observed_at AS o_observed_at,
+         o.tombstone AS o_tombstone, o.doubtful AS o_doubtful, o.rival_at AS o_rival_at,
+         coalesce(o.revision, 0) AS o_revision, f.floor,
+         n.gone = r.o_gone AND n.etag = r.o_etag AS same,
+         rpad(lower(n.sequencer), w.width, '0') COLLATE "C" > rpad(lower(o.sequencer), w.width, '0') AS later_sequencer
+  FROM incoming n
+  LEFT JOIN indexing_remoteobject o ON o.vault_id = %(vault)s AND o.key = n.key
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN n.key <= %(scan_cursor)s THEN greatest(%(scan_started_at)s, %(snapshot_as_of)s::timestamptz)
+                ELSE %(snapshot_as_of)s END AS floor) f
+  CROSS JOIN LATERAL (
+    SELECT greatest(o.observed_at, f.floor) AS o_at, coalesce(o.etag, '') AS o_etag,
+           coalesce(o.tombstone OR (o.doubtful AND o.etag = ''), true) AS o_gone) r
+  CROSS JOIN LATERAL (SELECT greatest(length(n.sequencer), length(o.sequencer)) AS width) w
+),
+judged AS (
+  SELECT c.*, CASE
+    WHEN NOT %(own)s AND observed_at < floor - interval '2 seconds' THEN 'drop'
+    WHEN sequencer <> '' AND o_sequencer <> '' AND NOT later_sequencer THEN 'drop'
+    WHEN NOT known THEN 'first'
+    WHEN had AND fresh_row AND %(event)s AND o_source = 'event' AND sequencer <> '' AND o_sequencer <> ''
+      THEN 'sequenced'
+    WHEN o_revision <= %(since)s AND observed_at >= o_at - interval '2 seconds' THEN 'settles'
+    WHEN %(own)s AND observed_at >= CASE WHEN had AND o_source = 'event' THEN o_at ELSE o_at - interval '2 seconds' END
+      THEN 'settles'
+    WHEN had AND o_source = 'own' AND observed_at <= o_at THEN 'explained'
+    WHEN (observed_at, gone, etag COLLATE "C") > (o_at, o_gone, o_etag COLLATE "C") THEN 'newer'
+    ELSE 'older' END AS verdict
+  FROM compared c
+),
+won AS (
+  SELECT j.*, verdict IN ('first', 'sequenced', 'settles', 'newer') AS wins,
+    CASE verdict WHEN 'settles' THEN greatest(observed_at, o_at) WHEN 'first' THEN observed_at
+      WHEN 'sequenced' THEN observed_at WHEN 'newer' THEN observed_at ELSE o_at END AS at,
+    CASE verdict WHEN 'first' THEN rival_at WHEN 'sequenced' THEN greatest(rival_at, o_rival_at)
+      WHEN 'explained' THEN o_rival_at
+      WHEN 'newer' THEN greatest(rival_at, o_rival_at, CASE WHEN NOT same THEN o_at END)
+      WHEN 'older' THEN greatest(rival_at, o_rival_at, CASE WHEN NOT same THEN observed_at END) END AS rival
+  FROM judged j WHERE verdict <> 'drop'
+),
+settled AS (
+  SELECT key, had, same, wins, at, floor, o_source, o_observed_at, o_tombstone, o_doubtful, o_size, o_etag,
+    CASE WHEN rival >= at - interval '2 seconds' THEN rival END AS rival_at,
+    CASE WHEN wins THEN gone ELSE o_gone END AS gone,
+    CASE WHEN wins THEN size ELSE coalesce(o_size, 0) END AS size,
+    CASE WHEN wins THEN etag ELSE o_etag END AS etag,
+    CASE WHEN NOT same AND wins THEN last_modified WHEN NOT same THEN o_last_modified
+      WHEN wins THEN coalesce(last_modified, o_last_modified) ELSE coalesce(o_last_modified, last_modified) END
+      AS last_modified,
+    CASE WHEN wins THEN storage_class ELSE coalesce(o_storage_class, 'STANDARD') END AS storage_class,
+    CASE WHEN NOT wins THEN coalesce(o_archive_status, '') WHEN kept.facts AND archive_status = ''
+      THEN o_archive_status ELSE archive_status END AS archive_status,
+    CASE WHEN NOT wins THEN coalesce(o_restore, '') WHEN kept.restore THEN o_restore ELSE restore END AS restore,
+    CASE WHEN NOT wins THEN o_restore_expires WHEN kept.restore THEN o_restore_expires ELSE restore_expires END
+      AS restore_expires,
+    CASE WHEN wins THEN CASE WHEN same AND version_id = '' THEN coalesce(o_version_id, '') ELSE version_id END
+      WHEN same AND o_version_id = '' THEN version_id ELSE coalesce(o_version_id, '') END AS version_id,
+    CASE WHEN o_sequencer = '' OR later_sequencer THEN sequencer ELSE o_sequencer END AS sequencer,
+    CASE WHEN wins AND same THEN coalesce(sha256, o_sha256) WHEN wins THEN sha256
+      WHEN same THEN coalesce(o_sha256, sha256) ELSE o_sha256 END AS sha256,
+    CASE WHEN wins AND same THEN coalesce(mtime_ns, o_mtime_ns) WHEN wins THEN mtime_ns
+      WHEN same THEN coalesce(o_mtime_ns, mtime_ns) ELSE o_mtime_ns END AS mtime_ns,
+    o_last_modified, o_storage_class, o_archive_status, o_restore, o_restore_expires, o_version_id, o_sequencer,
+    o_sha256, o_mtime_ns, o_rival_at
+  FROM won
+  CROSS JOIN LATERAL (
+    SELECT known AND same AND %(listing)s AND storage_class = coalesce(o_storage_class, '') AS facts,
+           known AND same AND %(listing)s AND storage_class = coalesce(o_storage_class, '')
+             AND restore = '' AND o_restore_expires > at AS restore) kept
+),
+-- A doubtful delete is shown as a live row without an ETag.
+rows AS (
+  SELECT s.*, gone AND rival_at IS NULL AS tombstone, rival_at IS NOT NULL AS doubtful,
+    coalesce(NOT o_tombstone, false) AS was_live, coalesce(o_doubtful, false) AS was_doubtful
+  FROM settled s
+),
+changes AS (
+  SELECT r.*, had AND (size, etag, last_modified, storage_class, archive_status, restore, restore_expires, version_id,
+      sequencer, sha256, mtime_ns, tombstone, rival_at)
+    IS NOT DISTINCT FROM (o_size, o_etag, o_last_modified, o_storage_class, o_archive_status, o_restore,
+      o_restore_expires, o_version_id, o_sequencer, o_sha256, o_mtime_ns, o_tombstone, o_rival_at) AS unchanged
+  FROM rows r
+  -- That the key was absent when the scan began needs no row.
+  WHERE had OR doubtful OR NOT gone OR at IS DISTINCT FROM floor
+),
+due AS (
+  SELECT * FROM changes WHERE NOT unchanged OR (%(touch)s AND at IS DISTINCT FROM o_observed_at)
+),
+written AS (
+  INSERT INTO indexing_remoteobject AS target (vault_id, key, size, etag, last_modified, storage_class, archive_status,
+    restore, restore_expires, version_id, sequencer, sha256, mtime_ns, source, observed_at, tombstone, doubtful,
+    rival_at, revision)
+  SELECT %(vault)s, key, size, etag, last_modified, storage_class, archive_status, restore, restore_expires,
+    version_id, sequencer, sha256, mtime_ns, CASE WHEN wins OR NOT had THEN %(source)s ELSE o_source END, at,
+    tombstone, doubtful, rival_at, %(revision)s
+  FROM due
+  ON CONFLICT (vault_id, key) DO UPDATE SET size = EXCLUDED.size, etag = EXCLUDED.etag,
+    last_modified = EXCLUDED.last_modified, storage_class = EXCLUDED.storage_class,
+    archive_status = EXCLUDED.archive_status, restore = EXCLUDED.restore, restore_expires = EXCLUDED.restore_expires,
+    version_id = EXCLUDED.version_id, sequencer = EXCLUDED.sequencer, sha256 = EXCLUDED.sha256,
+    mtime_ns = EXCLUDED.mtime_ns, source = EXCLUDED.source, observed_at = EXCLUDED.observed_at,
+    tombstone = EXCLUDED.tombstone, doubtful = EXCLUDED.doubtful, rival_at = EXCLUDED.rival_at,
+    revision = EXCLUDED.revision
+),
+counted AS (
+  SELECT count(*) FILTER (WHERE NOT was_live AND NOT tombstone) AS added,
+    count(*) FILTER (WHERE was_live AND NOT tombstone AND NOT same AND wins) AS changed,
+    count(*) FILTER (WHERE was_live AND tombstone) AS removed,
+    coalesce(sum(CASE WHEN tombstone THEN 0 ELSE size END - CASE WHEN was_live THEN o_size ELSE 0 END), 0) AS bytes,
+    coalesce(sum(doubtful::int - was_doubtful::int), 0) AS doubtful
+  FROM due
+),
+state AS (
+  UPDATE indexing_indexstate SET object_count = object_count + added - removed,
+    total_bytes = total_bytes + bytes, doubtful_count = doubtful_count + counted.doubtful
+  FROM counted WHERE vault_id = %(vault)s AND (added, removed, bytes, counted.doubtful) <> (0, 0, 0, 0)
+)
+SELECT added, changed, removed FROM counted
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The state of a vault's index under its lock: this merge's revision, and the floors below its rows."""
+
+    revision: int
+    snapshot_as_of: datetime | None
+    scan_started_at: datetime | None
+    scan_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a merge did to live rows. A doubtful row counts as live."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(
+            added=self.added + other.added, changed=self.changed + other.changed, removed=self.removed + other.removed
+        )
+
+
+def begin(vault_id: int) -> Moment:
+    """Locks the vault's state until the transaction ends, making it on first use, and gives the next revision."""
+    statement = """
+      INSERT INTO indexing_indexstate AS state (vault_id, source, complete, manifest_etag, revision, object_count,
+        total_bytes, doubtful_count)
+      VALUES (%s, 'none', false, '', 1, 0, 0, 0)
+      ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
+      RETURNING revision, CASE WHEN complete THEN snapshot_as_of END, scan_started_at, scan_cursor
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [vault_id])
+        revision, snapshot_as_of, scan_started_at, scan_cursor = cursor.fetchone()
+    return Moment(
+        revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, scan_cursor=scan_cursor
+    )
+
+
+def merge(parameters: Mapping[str, Any], *, absent: str = "") -> Changes:
+    """One batch (see COLUMNS) into the rows of one vault; `absent`: nothing, "page" or "run" (see `_ABSENT`)."""
+    incoming = _INCOMING.format(arrays=_ARRAYS, columns=", ".join(COLUMNS))
+    if absent:
+        incoming += _ABSENT.format(seen={"page": _SEEN_ON_PAGE, "run": _SEEN_BY_RUN}[absent])
+    added, changed, removed = fetch_one(_MERGE.format(incoming=incoming), parameters)
+    return Changes(added=added, changed=changed, removed=removed)
+
+
+def doubt_below(vault_id: int, prefixes: Sequence[str], *, at: datetime, revision: int) -> None:
+    """Live rows below these prefixes, last seen at `at` or before, become doubtful until something newer is seen."""
+    # Two seconds earlier, since that is how long a rival raises doubt.
+    statement = """
+      WITH marked AS (
+        UPDATE indexing_remoteobject SET doubtful = true, revision = %(revision)s,
+          rival_at = %(at)s::timestamptz - interval '2 seconds'
+        WHERE vault_id = %(vault)s AND observed_at <= %(at)s AND NOT tombstone AND NOT doubtful
+          AND EXISTS (SELECT FROM unnest(%(prefixes)s::text[]) AS hidden (part) WHERE starts_with(key, part))
+        RETURNING 1)
+      UPDATE indexing_indexstate SET doubtful_count = doubtful_count + (SELECT count(*) FROM marked)
+      WHERE vault_id = %(vault)s AND EXISTS (SELECT FROM marked)
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vault": vault_id, "prefixes": list(prefixes), "at": at, "revision": revision})
+
+
+def remember_scanned(run_id: int, keys: Sequence[str]) -> None:
+    """Keys that an unordered scan has seen; again is no error."""
+    statement = """
+      INSERT INTO indexing_scannedkey (run_id, key) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [run_id, list(keys)])
+
+
+def forget_scanned(run_id: int) -> None:
+    """The scan is over."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM indexing_scannedkey WHERE run_id = %s", [run_id])
+
+
+def fetch_one(statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Binds on the server: arrays of thousands need not be written out as text."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
+        row: tuple[Any, ...] | None = cursor.execute(statement, parameters).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate always has one row
+    return row
