@@ -11,6 +11,7 @@ StoreError
 ├── BodyCorrupt            a body that is short, or fails its checksum, in either direction
 ├── AccessDenied           credentials refused, or not allowed to do this
 ├── BucketMissing          the bucket (or second directory) does not exist
+├── StoreFull              no space or quota left for what was to be written
 ├── StoreUnavailable       time-outs, refused connections, 5xx after retries
 └── UnexpectedResponse     any other answer; carries the provider's own code and message
 MeterRefused               (not a StoreError) the meter stopped the attempt before the wire
@@ -63,6 +64,10 @@ class AccessDenied(StoreError):
 
 class BucketMissing(StoreError):
     code = "bucket_missing"
+
+
+class StoreFull(StoreError):
+    code = "store_full"
 
 
 class StoreUnavailable(StoreError):
@@ -139,6 +144,14 @@ class Condition:
 
 
 ANYTHING = Condition()
+
+
+def require(key: str, found: str | None, condition: Condition) -> None:
+    """Raises PreconditionFailed unless the ETag found (None: no object) is what `condition` asks for."""
+    if condition.absent and found is not None:
+        raise PreconditionFailed(f"{key} exists already.")
+    if condition.etag is not None and found != condition.etag:
+        raise PreconditionFailed(f"{key} is {'gone' if found is None else 'another version'}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from vaulthalla.stores.base import (
     ObjectMissing,
     PreconditionFailed,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     UnexpectedResponse,
     UploadMissing,
@@ -61,6 +62,7 @@ BY_CODE: dict[str, type[StoreError]] = {
         ("PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted"), PreconditionFailed
     ),
     "InvalidObjectState": ObjectArchived,
+    **dict.fromkeys(("QuotaExceeded", "XMinioStorageFull", "StorageQuotaExceeded", "507"), StoreFull),
     **dict.fromkeys(
         (
             "BadDigest",
@@ -92,6 +94,7 @@ BY_STATUS: dict[int, type[StoreError]] = {
     404: ObjectMissing,
     412: PreconditionFailed,
     429: StoreUnavailable,
+    507: StoreFull,
 }
 CREDENTIAL_ERRORS = (
     NoCredentialsError,
@@ -137,8 +140,8 @@ def from_answer(error: ClientError, what: str = "") -> StoreError:
 
 
 def kind_of(code: str, status: int) -> type[StoreError]:
-    by_status = StoreUnavailable if status >= 500 else BY_STATUS.get(status, UnexpectedResponse)
-    return BY_CODE.get(code, by_status)
+    other = StoreUnavailable if status >= 500 else UnexpectedResponse
+    return BY_CODE.get(code) or BY_STATUS.get(status, other)
 
 
 def _said(what: str, text: str) -> str:

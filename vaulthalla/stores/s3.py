@@ -30,11 +30,11 @@ from vaulthalla.stores.base import (
     ObjectMissing,
     Page,
     Part,
-    PreconditionFailed,
     Restore,
     UnexpectedResponse,
     UploadMissing,
     Written,
+    require,
 )
 from vaulthalla.stores.errors import translated
 from vaulthalla.stores.listing import Listing, timestamp
@@ -327,17 +327,15 @@ class S3Store:
         if condition == ANYTHING:
             return {}
         if not proven:
-            self._check(key, condition)
+            require(key, self._etag(key), condition)
             return {}
         return {"IfNoneMatch": "*"} if condition.absent else {"IfMatch": _quoted(condition.etag or "")}
 
-    def _check(self, key: str, condition: Condition) -> None:
+    def _etag(self, key: str) -> str | None:
         try:
-            found: str | None = self.head(key).etag
+            return self.head(key).etag
         except ObjectMissing:
-            found = None
-        if found != (None if condition.absent else condition.etag):
-            raise PreconditionFailed(f"{key} has ETag {found}, not what was expected.")
+            return None
 
     def _listed(self, listing: Listing, observed_at: datetime) -> list[ObjectInfo]:
         """The page's objects by relative key. The prefix itself, as an object, is no path below it."""
