@@ -41,6 +41,7 @@ from vaulthalla import plugins
 from vaulthalla.cliroot import DefaultGroup, api_key_app, command, group, root, sync_app, vault_app
 from vaulthalla.console import Console, quiet_when_closed, to_json
 from vaulthalla.errors import Refused, VaulthallaError
+from vaulthalla.startup import setup
 
 __all__ = [
     "Console",
@@ -96,23 +97,6 @@ def application() -> typer.Typer:
         for name in plugins.COMMANDS:
             _load(name)
     return root
-
-
-def setup(*, start: bool = True) -> None:
-    """Django with the slim settings, on running servers. Does nothing where Django is set up already.
-
-    Without `start` it takes the servers as they are.
-    """
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vaulthalla.settings_cli")
-    from vaulthalla import embedded
-
-    if start:
-        embedded.ensure()
-    import django
-    from django.apps import apps
-
-    if not apps.ready:
-        django.setup()
 
 
 def report(error: Exception, *, json: bool) -> int:

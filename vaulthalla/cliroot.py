@@ -90,7 +90,7 @@ def _wrapped(function: F, *, database: bool, expand: Mapping[str, Mapping[str, A
 
     def wrapper(*, json_output: bool, **given: Any) -> int | None:
         if database:
-            from vaulthalla.cli import setup
+            from vaulthalla.startup import setup
 
             setup()
         for name, options in expand.items():

@@ -55,7 +55,7 @@ class Layout:
         if self.account:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
 
-    def serves(self, pid: int, directory: Path, program: str) -> bool:
+    def serves(self, pid: int, directory: Path, *programs: str) -> bool:
         """Whether a process is the server of `directory`: after a reboot its number may be another program's."""
         process = Path(f"/proc/{pid}")
         try:
@@ -63,7 +63,7 @@ class Layout:
         except PermissionError:
             # Containers often deny root a look at other users' processes; the owner and the name are public.
             same_owner = process.stat().st_uid == directory.stat().st_uid
-            return same_owner and (process / "comm").read_text().strip().startswith(program[:15])
+            return same_owner and (process / "comm").read_text().strip().startswith(programs)
 
     def usable(self, program: Path, tree: Path) -> Path:
         """`program`, or its twin in a copy of `tree` when the servers' account cannot reach it.

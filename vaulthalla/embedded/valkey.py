@@ -33,7 +33,7 @@ class Valkey:
     def pid(self) -> int | None:
         try:
             pid = int((self.data / "pid").read_text())
-            return pid if self.layout.serves(pid, self.data, "valkey-server") else None
+            return pid if self.layout.serves(pid, self.data, "valkey-server", "redis-server") else None
         except (OSError, ValueError):
             return None
 

@@ -20,7 +20,7 @@ def prepare() -> dict[str, str] | None:
     """Servers and schema in place; the first administrator, when there is no account at all."""
     # The admin's accounts exist only in the full settings.
     os.environ["DJANGO_SETTINGS_MODULE"] = "vaulthalla.settings"
-    from vaulthalla.cli import setup
+    from vaulthalla.startup import setup
 
     setup()
     from django.contrib.auth import get_user_model

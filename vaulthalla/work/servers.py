@@ -20,7 +20,7 @@ def reachable(found: dict[str, Any]) -> dict[str, Any]:
 
 def waiting() -> dict[str, Any] | None:
     """Runs and chunks that are not over; None when the database is not at this version's schema."""
-    from vaulthalla.cli import setup
+    from vaulthalla.startup import setup
 
     setup(start=False)
     from django.db import DatabaseError
