@@ -6,41 +6,109 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('work', '0001_initial'),
+        ("work", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Allotment',
+            name="Allotment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('lease_token', models.UUIDField()),
-                ('request_class', models.CharField(choices=[('list', 'list'), ('head', 'head'), ('get', 'get'), ('put', 'put'), ('copy', 'copy'), ('delete', 'delete'), ('downloaded_bytes', 'downloaded_bytes')], max_length=20)),
-                ('amount', models.BigIntegerField()),
-                ('chunk', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='allotments', to='work.chunk')),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='work.run')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("lease_token", models.UUIDField()),
+                (
+                    "request_class",
+                    models.CharField(
+                        choices=[
+                            ("list", "list"),
+                            ("head", "head"),
+                            ("get", "get"),
+                            ("put", "put"),
+                            ("copy", "copy"),
+                            ("delete", "delete"),
+                            ("downloaded_bytes", "downloaded_bytes"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("amount", models.BigIntegerField()),
+                (
+                    "chunk",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="allotments", to="work.chunk"
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="+", to="work.run"),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('lease_token', 'request_class'), name='one_allotment_per_lease_and_class'), models.CheckConstraint(condition=models.Q(('amount__gte', 0)), name='allotment_not_negative')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("lease_token", "request_class"), name="one_allotment_per_lease_and_class"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("amount__gte", 0)), name="allotment_not_negative"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='RunBudget',
+            name="RunBudget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('request_class', models.CharField(choices=[('list', 'list'), ('head', 'head'), ('get', 'get'), ('put', 'put'), ('copy', 'copy'), ('delete', 'delete'), ('downloaded_bytes', 'downloaded_bytes')], max_length=20)),
-                ('limit', models.BigIntegerField(null=True)),
-                ('used', models.BigIntegerField(default=0)),
-                ('held', models.BigIntegerField(default=0)),
-                ('lost', models.BigIntegerField(default=0)),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='budget', to='work.run')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "request_class",
+                    models.CharField(
+                        choices=[
+                            ("list", "list"),
+                            ("head", "head"),
+                            ("get", "get"),
+                            ("put", "put"),
+                            ("copy", "copy"),
+                            ("delete", "delete"),
+                            ("downloaded_bytes", "downloaded_bytes"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("limit", models.BigIntegerField(null=True)),
+                ("used", models.BigIntegerField(default=0)),
+                ("held", models.BigIntegerField(default=0)),
+                ("lost", models.BigIntegerField(default=0)),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="budget", to="work.run"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('run', 'request_class'), name='one_budget_row_per_class'), models.CheckConstraint(condition=models.Q(('limit__isnull', True), ('limit__gte', django.db.models.expressions.CombinedExpression(django.db.models.expressions.CombinedExpression(models.F('used'), '+', models.F('held')), '+', models.F('lost'))), _connector='OR'), name='budget_never_exceeded'), models.CheckConstraint(condition=models.Q(('held__gte', 0), ('lost__gte', 0), ('used__gte', 0)), name='budget_not_negative')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("run", "request_class"), name="one_budget_row_per_class"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("limit__isnull", True),
+                            (
+                                "limit__gte",
+                                django.db.models.expressions.CombinedExpression(
+                                    django.db.models.expressions.CombinedExpression(
+                                        models.F("used"), "+", models.F("held")
+                                    ),
+                                    "+",
+                                    models.F("lost"),
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="budget_never_exceeded",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("held__gte", 0), ("lost__gte", 0), ("used__gte", 0)),
+                        name="budget_not_negative",
+                    ),
+                ],
             },
         ),
     ]

@@ -59,6 +59,7 @@ class Lease:
         self.deadline = claimed_at + settings.CHUNK_SECONDS
         self.on_keep: Callable[[], None] | None = None
         self.committing = False
+        self.transactions = 0
         self._before_commit: list[Callable[[], None]] = []
         self._after_commit: list[Callable[[], None]] = []
         self._at_end: list[Callable[[], None]] = []
@@ -152,6 +153,7 @@ class Lease:
         self._before_commit.clear()
         self._after_commit.clear()
         self.committing = True
+        self.transactions += 1
         try:
             with transaction.atomic():
                 yield

@@ -1,0 +1,9 @@
+"""What budgets do when runs begin and when the sweeper was round."""
+
+from __future__ import annotations
+
+from budgets.allotments import open_budget, write_off
+from vaulthalla.work.registry import on_run_created, on_sweep
+
+on_run_created(open_budget)
+on_sweep(write_off)

@@ -1,0 +1,215 @@
+"""The in-process counters of one lease: asked before every wire attempt, filled from the run's budget in batches.
+
+Attempts only decrement counters under a lock. The main thread draws, settles and closes; the database's row for
+the lease always covers what the counters still hold plus what they spent since the last settlement.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from django.db import transaction
+
+from budgets import sql
+from budgets.share import Draw, can_come_back, shares
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.stores.base import MeterRefused
+from vaulthalla.work.lease import Lease
+
+
+class ChunkMeter:
+    """What one lease may send. Close it, or let the lease's end do so: what is left goes back to the run."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._left = Requests()
+        self._spent = Requests()
+        # What of it the transaction of this number has booked; void once that was rolled back.
+        self._booked = (0, Requests())
+        self._closed = False
+        self._thread = threading.local()
+        self._exhausted: RequestClass | None = None
+        self.run_id = lease.run_id
+        lease.at_end(self._close)
+
+    # --- the wire, from any thread ---
+
+    def attempt(self, request_class: RequestClass) -> None:
+        """Counts one attempt. Raises MeterRefused when nothing is left, or the lease has lapsed: send nothing."""
+        self._take(request_class, 1)
+
+    def received(self, count: int) -> None:
+        """Counts body bytes. Raises MeterRefused when there are more than were drawn: stop the transfer."""
+        if count:
+            self._take(RequestClass.DOWNLOAD_BYTES, count)
+
+    def _take(self, request_class: RequestClass, count: int) -> None:
+        pot: Pot | None = getattr(self._thread, "pot", None)
+        with self._lock:
+            self._check_open()
+            taken = pot.take(request_class, count) if pot else 0
+            rest = min(count - taken, self._left[request_class])
+            self._left[request_class] -= rest
+            # Of bytes that arrived uninvited, as many are booked as there were: the limit holds.
+            self._spent[request_class] += taken + rest
+            if taken + rest < count:
+                raise MeterRefused(request_class, f"The chunk holds no more {request_class} of the run's budget.")
+
+    def _check_open(self) -> None:
+        if self._closed or self._lease.lapsed:
+            raise MeterRefused(None, "The lease of this chunk is over.")
+
+    # --- items, from the main thread ---
+
+    def available(self, request_class: RequestClass) -> int:
+        """What the lease holds of a class and has not set aside."""
+        with self._lock:
+            return self._left[request_class]
+
+    def set_aside(self, cost: Requests) -> Pot | None:
+        """Reserves what one item needs, before it begins; None when the lease does not hold as much.
+
+        The thread that works on the item enters the pot (`with pot:`): its attempts are taken from there first.
+        """
+        with self._lock:
+            if any(self._left[name] < count for name, count in cost.items()):
+                return None
+            self._left.subtract(cost)
+        return Pot(self, cost)
+
+    @contextmanager
+    def _working_from(self, pot: Pot) -> Iterator[None]:
+        self._thread.pot = pot
+        try:
+            yield
+        finally:
+            self._thread.pot = None
+            self._return(pot)
+
+    def _return(self, pot: Pot) -> None:
+        with self._lock:
+            self._left.update(pot.rest)
+            pot.rest = Requests()
+
+    @property
+    def spent(self) -> Requests:
+        """Since the last settlement that was committed."""
+        with self._lock:
+            return Requests({name: count for name, count in self._spent.items() if count})
+
+    @property
+    def exhausted(self) -> RequestClass | None:
+        """The class that the last draw found exhausted for good; None after any other answer."""
+        return self._exhausted
+
+    # --- the run's budget, from the main thread ---
+
+    def draw(self, need: Requests, at_least: Requests | None = None) -> Draw:
+        """Takes more from the run's budget: of each class up to `need`, not less than `at_least` (default: all).
+
+        All classes or none. At most remaining ÷ running chunks, unless `at_least` is more. Not inside
+        `lease.commit()`: what is granted must be committed before it is sent. Raises LeaseLost.
+        """
+        if self._lease.committing:
+            raise RuntimeError("A draw must be committed before it is spent: not inside a commit.")
+        least = need if at_least is None else at_least
+        wanted = Requests({name: max(need[name], least[name]) for name in (*need, *least)})
+        answer = self._draw(wanted, least)
+        if answer is Draw.WAIT:
+            # Perhaps those who hold the rest are dead.
+            with transaction.atomic():
+                sql.write_off(self._lease.run_id)
+            answer = self._draw(wanted, least)
+        return answer
+
+    def _draw(self, need: Requests, at_least: Requests) -> Draw:
+        lease = self._lease
+        with transaction.atomic():
+            if not sql.hold_lease(lease.chunk_id, lease.token):
+                raise lease.lost()
+            lines = sql.lock(lease.run_id, need)
+            granted, refused = shares(lines, need=need, at_least=at_least, workers=sql.active_chunks(lease.run_id))
+            if refused:
+                return self._refused(lines, refused, at_least)
+            sql.grant(lease.run_id, lease.chunk_id, lease.token, granted)
+        with self._lock:
+            self._left.update(granted)
+        self._exhausted = None
+        return Draw.DRAWN
+
+    def _refused(self, lines: dict[RequestClass, sql.Line], refused: list[RequestClass], at_least: Requests) -> Draw:
+        own = sql.own(self._lease.token)
+        for name in refused:
+            if not can_come_back(lines[name], at_least=at_least[name], own=own[name]):
+                self._exhausted = name
+                return Draw.EXHAUSTED
+        self._exhausted = None
+        return Draw.WAIT
+
+    def settle(self) -> None:
+        """Books what was spent as used; inside `with lease.commit():`."""
+        self._lease.before_commit(self._settle)
+
+    def close(self) -> None:
+        """Settles and returns what is left; inside the last `with lease.commit():`. Nothing can be sent after it."""
+        self._lease.before_commit(self._close)
+
+    def _settle(self) -> None:
+        number, booked = self._booked
+        if number != self._lease.transactions:
+            booked = Requests()
+        fresh = Requests({name: count - booked[name] for name, count in self.spent.items()})
+        sql.settle(self._lease.run_id, self._lease.token, fresh)
+        self._booked = (self._lease.transactions, Requests(booked + fresh))
+        self._lease.after_commit(lambda: self._forget(fresh))
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self._settle()
+        sql.give_back(self._lease.run_id, self._lease.token)
+
+    def _forget(self, spent: Requests) -> None:
+        # Subtracted, not cleared: other threads may have gone on since.
+        with self._lock:
+            self._spent.subtract(spent)
+
+
+class Pot:
+    """What one item of a chunk has set aside. Enter it in the item's thread, or release it unused."""
+
+    def __init__(self, meter: ChunkMeter, cost: Requests) -> None:
+        self._meter = meter
+        self._working = meter._working_from(self)
+        self.rest = Requests(cost)
+
+    def take(self, request_class: RequestClass, count: int) -> int:
+        """How much of `count` it covers. Called under the meter's lock."""
+        covered = min(count, self.rest[request_class])
+        self.rest[request_class] -= covered
+        return covered
+
+    def release(self) -> None:
+        """Gives back what is left; safe to call again."""
+        self._meter._return(self)
+
+    def __enter__(self) -> Pot:
+        self._working.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._working.__exit__(kind, error, at)
+
+
+class Unmetered:
+    """The meter of stores that cost nothing: a second directory."""
+
+    def attempt(self, request_class: RequestClass) -> None:
+        """Any number."""
+
+    def received(self, count: int) -> None:
+        """Any number."""

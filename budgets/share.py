@@ -1,0 +1,52 @@
+"""How much of a budget one chunk may hold: pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from budgets.sql import Line
+from vaulthalla.requests import RequestClass, Requests
+
+
+class Draw(Enum):
+    """The answer to a draw; true only when something was drawn."""
+
+    DRAWN = "the chunk holds more now"
+    WAIT = "nothing is left, but others hold some that may come back"
+    EXHAUSTED = "nothing is left, and nothing that is out could suffice"
+
+    def __bool__(self) -> bool:
+        return self is Draw.DRAWN
+
+
+def share(line: Line, *, need: int, at_least: int, workers: int) -> int | None:
+    """What one of `workers` chunks is granted of a class; None when it cannot have `at_least`.
+
+    A fair part, so that no chunk starves the others, but never less than it can begin with.
+    """
+    remaining = line.remaining
+    if remaining is None:
+        return max(need, at_least)
+    if at_least > remaining:
+        return None
+    return min(remaining, max(at_least, min(need, remaining // max(workers, 1))))
+
+
+def shares(
+    lines: Mapping[RequestClass, Line], *, need: Requests, at_least: Requests, workers: int
+) -> tuple[Requests, list[RequestClass]]:
+    """What is granted of each class, and the classes that cannot give `at_least`."""
+    granted, refused = Requests(), []
+    for name, line in lines.items():
+        part = share(line, need=need[name], at_least=at_least[name], workers=workers)
+        if part is None:
+            refused.append(name)
+        else:
+            granted[name] = part
+    return granted, refused
+
+
+def can_come_back(line: Line, *, at_least: int, own: int) -> bool:
+    """Whether `at_least` could still be had if others returned all that they hold."""
+    return (line.remaining or 0) + line.held - own >= at_least
