@@ -29,13 +29,16 @@ from vaulthalla.requests import RequestClass
 
 
 class StoreError(Exception):
-    """A store's answer that is not success. `code` is stable and machine-readable."""
+    """A store's answer that is not success. `code` is stable and machine-readable.
+
+    `observed_at` is store time where the store did answer: that a key is gone is knowledge, too."""
 
     code = "store_error"
 
-    def __init__(self, message: str, *, provider_code: str = "") -> None:
+    def __init__(self, message: str, *, provider_code: str = "", observed_at: datetime | None = None) -> None:
         super().__init__(message)
         self.provider_code = provider_code
+        self.observed_at = observed_at
 
 
 class ObjectMissing(StoreError):
@@ -270,8 +273,20 @@ class Store(Protocol):
         told: `storage_class` is the source's own. Above 5 GB (`size`) it takes several requests, see
         `copy_requests`. Raises ObjectMissing (source gone) or PreconditionFailed (source or destination changed)."""
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
-        """One DELETE; deleting what is gone is success."""
+    def delete(self, key: str, *, if_match: str | None = None) -> datetime:
+        """One DELETE; deleting what is gone is success. Returns the store time since when it is gone."""
+
+
+def check(store: Store, key: str, condition: Condition) -> None:
+    """One HEAD in place of a condition the store does not keep. Raises PreconditionFailed; ObjectMissing when
+    a version was asked for and there is none."""
+    try:
+        found: str | None = store.head(key).etag
+    except ObjectMissing:
+        if condition.etag is not None:
+            raise
+        found = None
+    require(key, found, condition)
 
 
 def costs(

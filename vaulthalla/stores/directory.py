@@ -200,19 +200,21 @@ class DirectoryStore:
 
             return self._write(key, write, condition)
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
+    def delete(self, key: str, *, if_match: str | None = None) -> datetime:
+        now = datetime.now(UTC)
         try:
             with self._place(key) as here:
                 found = here.stat()
                 if found is None:
-                    return
+                    return now
                 require(key, _etag(found), Condition(etag=if_match))
                 self._keep(key, here)
                 here.unlink()
                 os.fsync(here.folder)
         except ObjectMissing:
-            return
+            return now
         self._drop_empty(key)
+        return datetime.now(UTC)
 
     def start_upload(self, key: str, content: Content) -> str:
         _no_parts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 
 import urllib3.exceptions
 from botocore.exceptions import (
@@ -136,7 +137,12 @@ def from_answer(error: ClientError, what: str = "") -> StoreError:
     said = error.response.get("Error", {})
     code = str(said.get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return kind_of(code, status)(_said(what, f"{said.get('Message') or code} ({code}, {status})"), provider_code=code)
+    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return kind_of(code, status)(
+        _said(what, f"{said.get('Message') or code} ({code}, {status})"),
+        provider_code=code,
+        observed_at=parsedate_to_datetime(date) if date else None,
+    )
 
 
 def kind_of(code: str, status: int) -> type[StoreError]:

@@ -36,6 +36,7 @@ from vaulthalla.stores.base import (
     UnexpectedResponse,
     UploadMissing,
     Written,
+    check,
     require,
 )
 from vaulthalla.stores.profiles import ARCHIVE_CLASSES, ARCHIVE_STATUSES, AWS_CLASSES
@@ -340,12 +341,16 @@ class MemoryStore:
             )
             return Written(etag=etag, observed_at=stored.last_modified)
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
-        held = self._held(key, Condition(etag=if_match), proven=self.capabilities.conditional_delete)
+    def delete(self, key: str, *, if_match: str | None = None) -> datetime:
+        try:
+            held = self._held(key, Condition(etag=if_match), proven=self.capabilities.conditional_delete)
+        except ObjectMissing as gone:
+            return gone.observed_at or self.bucket.clock()
         with self._attempt("delete", RequestClass.DELETE):
             if self.prefix + key in self.bucket.objects:
                 self._require(key, held)
                 self.bucket.remove(self.prefix + key)
+            return self.bucket.clock()
 
     # --- the bucket's view
 
@@ -353,11 +358,7 @@ class MemoryStore:
         """The condition to state with the write; one the store does not keep is checked before, by a HEAD."""
         if proven or condition == ANYTHING:
             return condition
-        try:
-            found: str | None = self.head(key).etag
-        except ObjectMissing:
-            found = None
-        require(key, found, condition)
+        check(self, key, condition)
         return ANYTHING
 
     def _require(self, key: str, condition: Condition) -> None:
@@ -367,7 +368,7 @@ class MemoryStore:
     def _found(self, key: str) -> StoredObject:
         stored = self.bucket.objects.get(self.prefix + key)
         if stored is None:
-            raise ObjectMissing(f"{key} does not exist.")
+            raise ObjectMissing(f"{key} does not exist.", observed_at=self.bucket.clock())
         return stored
 
     def _upload(self, key: str, upload_id: str) -> _Upload:

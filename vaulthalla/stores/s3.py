@@ -34,7 +34,7 @@ from vaulthalla.stores.base import (
     UnexpectedResponse,
     UploadMissing,
     Written,
-    require,
+    check,
 )
 from vaulthalla.stores.errors import translated
 from vaulthalla.stores.listing import Listing, timestamp
@@ -290,12 +290,14 @@ class S3Store:
         )
         return Part(number=number, size=len(span), etag=_unquoted(answer["CopyPartResult"]))
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
+    def delete(self, key: str, *, if_match: str | None = None) -> datetime:
         try:
             conditions = self._condition(key, Condition(etag=if_match), proven=self.capabilities.conditional_delete)
-            self._call("DeleteObject", Key=self._name(key), **conditions)
-        except ObjectMissing:
-            return
+            return _observed_at(self._call("DeleteObject", Key=self._name(key), **conditions))
+        except ObjectMissing as gone:
+            if gone.observed_at is None:
+                raise
+            return gone.observed_at
 
     # --- how requests are made
 
@@ -327,15 +329,9 @@ class S3Store:
         if condition == ANYTHING:
             return {}
         if not proven:
-            require(key, self._etag(key), condition)
+            check(self, key, condition)
             return {}
         return {"IfNoneMatch": "*"} if condition.absent else {"IfMatch": _quoted(condition.etag or "")}
-
-    def _etag(self, key: str) -> str | None:
-        try:
-            return self.head(key).etag
-        except ObjectMissing:
-            return None
 
     def _listed(self, listing: Listing, observed_at: datetime) -> list[ObjectInfo]:
         """The page's objects by relative key. The prefix itself, as an object, is no path below it."""
