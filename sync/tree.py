@@ -27,7 +27,7 @@ from sync.place import LocalChanged, Place, folder_of, nearest, place
 from sync.syscalls import links_unsupported
 from vaulthalla.errors import Refused
 
-__all__ = ["STAGE_DIR", "TRASH_DIR", "LocalChanged", "Staged", "Tree", "seal"]
+__all__ = ["STAGE_DIR", "TRASH_DIR", "LocalChanged", "Staged", "Tree", "free_bytes", "seal"]
 
 STAGE_DIR = f"{CONTROL_DIR}/stage"
 TRASH_DIR = f"{CONTROL_DIR}/trash"
@@ -352,6 +352,12 @@ class Tree:
                     with suppress(OSError):
                         os.rmdir(name, dir_fd=at)
         return removed
+
+
+def free_bytes(root: str) -> int:
+    """What an unprivileged write can still take on the root's filesystem."""
+    space = os.statvfs(root)
+    return space.f_bavail * space.f_frsize
 
 
 def seal(body: BinaryIO, staged: Staged, *, mtime_ns: int | None) -> Staged:
