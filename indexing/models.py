@@ -73,8 +73,7 @@ class IndexState(models.Model):
     total_bytes = models.DecimalField(max_digits=30, decimal_places=0, default=0)
     doubtful_count = models.BigIntegerField(default=0)
 
-    # An unfinished LIST of the whole vault: the next one goes on from here.
-    scan_run = models.BigIntegerField(null=True, help_text="The run that scans.")
+    # An unfinished LIST of the whole vault, in key order: the next one goes on from here.
     scan_started_at = models.DateTimeField(null=True, help_text="Store time of the scan's first page.")
     scan_cursor = models.TextField(null=True, db_collation="C", help_text="The last key scanned.")
 

@@ -48,13 +48,14 @@ _ABSENT = """
   UNION ALL
   SELECT o.key, %(absent_at)s::timestamptz, true, 0, '', NULL, 'STANDARD', '', '', NULL, '', '', NULL, NULL, NULL
   FROM indexing_remoteobject o
-  WHERE o.vault_id = %(vault)s AND o.key >= %(first)s AND (%(last)s::text IS NULL OR o.key <= %(last)s)
-    AND (NOT o.tombstone OR o.doubtful) AND starts_with(o.key, %(prefix)s)
-    AND o.key <> %(after)s AND NOT EXISTS (SELECT FROM {seen} AS page (key) WHERE page.key = o.key)
+  WHERE o.vault_id = %(vault)s::bigint AND o.key >= %(first)s::text
+    AND (%(last)s::text IS NULL OR o.key <= %(last)s::text)
+    AND (NOT o.tombstone OR o.doubtful) AND starts_with(o.key, %(prefix)s::text)
+    AND o.key <> %(after)s::text AND NOT EXISTS (SELECT FROM {seen} AS page (key) WHERE page.key = o.key)
     AND NOT EXISTS (SELECT FROM unnest(%(unreadable)s::text[]) AS hidden (part) WHERE starts_with(o.key, hidden.part))
 """
 _SEEN_ON_PAGE = "unnest(%(key)s::text[])"
-_SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s)"
+_SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s::bigint)"
 
 # `indexing.order.join` for a whole batch; the names are the same.
 _MERGE = """
@@ -71,10 +72,13 @@ compared AS (
          n.gone = r.o_gone AND n.etag = r.o_etag AS same,
          rpad(lower(n.sequencer), w.width, '0') COLLATE "C" > rpad(lower(o.sequencer), w.width, '0') AS later_sequencer
   FROM incoming n
-  LEFT JOIN indexing_remoteobject o ON o.vault_id = %(vault)s AND o.key = n.key
+  -- OFFSET keeps the planner from hashing the whole table for a page.
+  LEFT JOIN LATERAL (
+    SELECT * FROM indexing_remoteobject WHERE vault_id = %(vault)s::bigint AND key = n.key OFFSET 0) o ON true
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN n.key <= %(scan_cursor)s THEN greatest(%(scan_started_at)s, %(snapshot_as_of)s::timestamptz)
-                ELSE %(snapshot_as_of)s END AS floor) f
+    SELECT CASE WHEN n.key COLLATE "C" <= %(scan_cursor)s::text
+      THEN greatest(%(scan_started_at)s::timestamptz, %(snapshot_as_of)s::timestamptz)
+      ELSE %(snapshot_as_of)s::timestamptz END AS floor) f
   CROSS JOIN LATERAL (
     SELECT greatest(o.observed_at, f.floor) AS o_at, coalesce(o.etag, '') AS o_etag,
            coalesce(o.tombstone OR (o.doubtful AND o.etag = ''), true) AS o_gone) r
@@ -82,13 +86,13 @@ compared AS (
 ),
 judged AS (
   SELECT c.*, CASE
-    WHEN NOT %(own)s AND observed_at < floor - interval '2 seconds' THEN 'drop'
+    WHEN NOT %(own)s::boolean AND observed_at < floor - interval '2 seconds' THEN 'drop'
     WHEN sequencer <> '' AND o_sequencer <> '' AND NOT later_sequencer THEN 'drop'
     WHEN NOT known THEN 'first'
-    WHEN had AND fresh_row AND %(event)s AND o_source = 'event' AND sequencer <> '' AND o_sequencer <> ''
+    WHEN had AND fresh_row AND %(event)s::boolean AND o_source = 'event' AND sequencer <> '' AND o_sequencer <> ''
       THEN 'sequenced'
-    WHEN o_revision <= %(since)s AND observed_at >= o_at - interval '2 seconds' THEN 'settles'
-    WHEN %(own)s AND observed_at >= CASE WHEN had AND o_source = 'event' THEN o_at ELSE o_at - interval '2 seconds' END
+    WHEN o_revision <= %(since)s::bigint AND observed_at >= o_at - interval '2 seconds' THEN 'settles'
+    WHEN %(own)s::boolean AND observed_at >= o_at - CASE WHEN o_source = 'event' THEN interval '0' ELSE '2 seconds' END
       THEN 'settles'
     WHEN had AND o_source = 'own' AND observed_at <= o_at THEN 'explained'
     WHEN (observed_at, gone, etag COLLATE "C") > (o_at, o_gone, o_etag COLLATE "C") THEN 'newer'
@@ -115,10 +119,10 @@ settled AS (
       WHEN wins THEN coalesce(last_modified, o_last_modified) ELSE coalesce(o_last_modified, last_modified) END
       AS last_modified,
     CASE WHEN wins THEN storage_class ELSE coalesce(o_storage_class, 'STANDARD') END AS storage_class,
-    CASE WHEN NOT wins THEN coalesce(o_archive_status, '') WHEN kept.facts AND archive_status = ''
+    CASE WHEN NOT wins THEN coalesce(o_archive_status, '') WHEN kept.alike AND archive_status = ''
       THEN o_archive_status ELSE archive_status END AS archive_status,
-    CASE WHEN NOT wins THEN coalesce(o_restore, '') WHEN kept.restore THEN o_restore ELSE restore END AS restore,
-    CASE WHEN NOT wins THEN o_restore_expires WHEN kept.restore THEN o_restore_expires ELSE restore_expires END
+    CASE WHEN NOT wins THEN coalesce(o_restore, '') WHEN kept.restored THEN o_restore ELSE restore END AS restore,
+    CASE WHEN NOT wins THEN o_restore_expires WHEN kept.restored THEN o_restore_expires ELSE restore_expires END
       AS restore_expires,
     CASE WHEN wins THEN CASE WHEN same AND version_id = '' THEN coalesce(o_version_id, '') ELSE version_id END
       WHEN same AND o_version_id = '' THEN version_id ELSE coalesce(o_version_id, '') END AS version_id,
@@ -131,9 +135,9 @@ settled AS (
     o_sha256, o_mtime_ns, o_rival_at
   FROM won
   CROSS JOIN LATERAL (
-    SELECT known AND same AND %(listing)s AND storage_class = coalesce(o_storage_class, '') AS facts,
-           known AND same AND %(listing)s AND storage_class = coalesce(o_storage_class, '')
-             AND restore = '' AND o_restore_expires > at AS restore) kept
+    SELECT known AND same AND %(listing)s::boolean AND storage_class = coalesce(o_storage_class, '') AS alike,
+           known AND same AND %(listing)s::boolean AND storage_class = coalesce(o_storage_class, '')
+             AND restore = '' AND o_restore_expires > at AS restored) kept
 ),
 -- A doubtful delete is shown as a live row without an ETag.
 rows AS (
@@ -151,15 +155,17 @@ changes AS (
   WHERE had OR doubtful OR NOT gone OR at IS DISTINCT FROM floor
 ),
 due AS (
-  SELECT * FROM changes WHERE NOT unchanged OR (%(touch)s AND at IS DISTINCT FROM o_observed_at)
+  SELECT * FROM changes WHERE NOT unchanged
+    OR (%(touch)s::boolean AND (at IS DISTINCT FROM o_observed_at OR (wins AND o_source <> %(source)s::text)))
 ),
 written AS (
   INSERT INTO indexing_remoteobject AS target (vault_id, key, size, etag, last_modified, storage_class, archive_status,
     restore, restore_expires, version_id, sequencer, sha256, mtime_ns, source, observed_at, tombstone, doubtful,
     rival_at, revision)
-  SELECT %(vault)s, key, size, etag, last_modified, storage_class, archive_status, restore, restore_expires,
-    version_id, sequencer, sha256, mtime_ns, CASE WHEN wins OR NOT had THEN %(source)s ELSE o_source END, at,
-    tombstone, doubtful, rival_at, %(revision)s
+  SELECT %(vault)s::bigint, key, size, etag, last_modified, storage_class, archive_status, restore, restore_expires,
+    version_id, sequencer, sha256, mtime_ns,
+    CASE WHEN wins THEN %(source)s::text ELSE coalesce(o_source, 'list_objects_v2') END, at, tombstone, doubtful,
+    rival_at, %(revision)s::bigint
   FROM due
   ON CONFLICT (vault_id, key) DO UPDATE SET size = EXCLUDED.size, etag = EXCLUDED.etag,
     last_modified = EXCLUDED.last_modified, storage_class = EXCLUDED.storage_class,
@@ -180,7 +186,7 @@ counted AS (
 state AS (
   UPDATE indexing_indexstate SET object_count = object_count + added - removed,
     total_bytes = total_bytes + bytes, doubtful_count = doubtful_count + counted.doubtful
-  FROM counted WHERE vault_id = %(vault)s AND (added, removed, bytes, counted.doubtful) <> (0, 0, 0, 0)
+  FROM counted WHERE vault_id = %(vault)s::bigint AND (added, removed, bytes, counted.doubtful) <> (0, 0, 0, 0)
 )
 SELECT added, changed, removed FROM counted
 """
@@ -229,11 +235,20 @@ def begin(vault_id: int) -> Moment:
 
 def merge(parameters: Mapping[str, Any], *, absent: str = "") -> Changes:
     """One batch (see COLUMNS) into the rows of one vault; `absent`: nothing, "page" or "run" (see `_ABSENT`)."""
+    added, changed, removed = _run(_merge_statement(absent), parameters)[0]
+    return Changes(added=added, changed=changed, removed=removed)
+
+
+def explain(parameters: Mapping[str, Any], *, absent: str = "") -> str:
+    """The plan of `merge`, for the test that guards it."""
+    return "\n".join(line for (line,) in _run("EXPLAIN " + _merge_statement(absent), parameters))
+
+
+def _merge_statement(absent: str) -> str:
     incoming = _INCOMING.format(arrays=_ARRAYS, columns=", ".join(COLUMNS))
     if absent:
         incoming += _ABSENT.format(seen={"page": _SEEN_ON_PAGE, "run": _SEEN_BY_RUN}[absent])
-    added, changed, removed = fetch_one(_MERGE.format(incoming=incoming), parameters)
-    return Changes(added=added, changed=changed, removed=removed)
+    return _MERGE.format(incoming=incoming)
 
 
 def doubt_below(vault_id: int, prefixes: Sequence[str], *, at: datetime, revision: int) -> None:
@@ -268,10 +283,8 @@ def forget_scanned(run_id: int) -> None:
         cursor.execute("DELETE FROM indexing_scannedkey WHERE run_id = %s", [run_id])
 
 
-def fetch_one(statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+def _run(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Binds on the server: arrays of thousands need not be written out as text."""
     connection.ensure_connection()
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        row: tuple[Any, ...] | None = cursor.execute(statement, parameters).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate always has one row
-    return row
+        return cursor.execute(statement, parameters).fetchall()
