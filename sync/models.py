@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from vaulthalla.vaults.models import Vault
-from vaulthalla.work.models import Chunk, Run
+from vaulthalla.work.models import Run
 
 
 class LocalFile(models.Model):
@@ -29,7 +29,9 @@ class LocalFile(models.Model):
     skip = models.CharField(max_length=20, default="")
     sha256 = models.BinaryField(null=True)
     md5 = models.BinaryField(null=True)
-    multipart_etag = models.TextField(default="", help_text="The remote multipart ETag this content was proved equal to.")
+    multipart_etag = models.TextField(
+        default="", help_text="The remote multipart ETag this content was proved equal to."
+    )
 
     class Meta:
         indexes = [
@@ -84,6 +86,12 @@ class Base(models.Model):
     settled_remote = models.TextField(null=True, help_text="Remote version the verdict was given for.")
     settled_policy = models.TextField(null=True, help_text="Policy the verdict was given under.")
 
+    class Meta:
+        indexes = [
+            # The standing counts of a run.
+            models.Index(fields=["vault", "verdict", "reason"], name="base_by_verdict", condition=~Q(verdict="")),
+        ]
+
     def __str__(self) -> str:
         return self.path
 
@@ -99,48 +107,61 @@ class OperationStatus(models.TextChoices):
 
 
 class Operation(models.Model):
-    """One planned action on one path, for exactly the versions it was planned with."""
+    """One planned action on one path, for exactly the versions it was planned with.
+
+    A chunk owns the ordinals its payload names; `planned` is a `sync.decide.Sides`.
+    """
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="operations")
-    chunk = models.ForeignKey(Chunk, null=True, on_delete=models.CASCADE, related_name="operations")
     ordinal = models.PositiveIntegerField()
     path = models.TextField(db_collation="C")
     action = models.CharField(max_length=20)
     reason = models.TextField(default="")
     status = models.CharField(max_length=8, choices=OperationStatus.choices, default=OperationStatus.PENDING)
     size = models.BigIntegerField(default=0)
-    # Both sides as planned (versions, hashes where known), and how far execution came.
     planned = models.JSONField(default=dict)
-    progress = models.JSONField(default=dict, help_text="Staged file, upload id and parts: what a crash must not lose.")
-    attempts = models.PositiveSmallIntegerField(default=0)
+    source = models.TextField(default="", help_text="The path a server-side copy takes its content from.")
+    progress = models.JSONField(default=dict, help_text="The staged file: what a crash must not lose.")
 
     class Meta:
         ordering = ["run", "ordinal"]
         constraints = [models.UniqueConstraint(fields=["run", "ordinal"], name="operation_ordinal")]
         indexes = [
-            # A chunk reads its own operations.
-            models.Index(fields=["chunk"], name="operation_by_chunk"),
-            # A resumed multipart upload finds what an earlier run left.
-            models.Index(fields=["path"], name="operation_unfinished", condition=Q(status__in=("pending", "parked", "staged"))),
+            # Finishing counts what is left; history lists what failed.
+            models.Index(fields=["run", "status"], name="operation_by_status"),
         ]
 
     def __str__(self) -> str:
         return f"{self.action} {self.path}"
 
 
-class Upload(models.Model):
-    """A multipart upload under way. Outlives its run, so the next one goes on with the parts the store has."""
+class Direction(models.TextChoices):
+    UP = "up", "multipart upload"
+    DOWN = "down", "download in ranges"
 
-    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="uploads")
+
+class Transfer(models.Model):
+    """A large body under way. Outlives its run, so the next one goes on with the parts that are there.
+
+    `version` is the local fingerprint (up) or the ETag (down) the parts belong to; `parts` maps part
+    numbers, from 1, to ETags (up) or to true (down).
+    """
+
+    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="transfers")
     path = models.TextField(db_collation="C")
-    upload_id = models.TextField()
-    sha256 = models.BinaryField()
+    direction = models.CharField(max_length=4, choices=Direction.choices)
+    version = models.TextField()
     size = models.BigIntegerField()
     part_size = models.BigIntegerField()
+    upload_id = models.TextField(default="", blank=True)
+    staged = models.TextField(default="", blank=True, help_text="The file the ranges are written to.")
+    sha256 = models.BinaryField(null=True)
+    part_md5s = models.JSONField(default=list)
+    parts = models.JSONField(default=dict)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["vault", "path"], name="one_upload_per_path")]
+        constraints = [models.UniqueConstraint(fields=["vault", "path"], name="one_transfer_per_path")]
 
     def __str__(self) -> str:
         return self.path

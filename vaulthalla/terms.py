@@ -20,7 +20,7 @@ class _Labelled(EnumType):
 class _Term(StrEnum, metaclass=_Labelled):
     label: str
 
-    def __new__(cls, value: str, label: str) -> _Term:
+    def __new__(cls, value: str, label: str = "") -> _Term:
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label

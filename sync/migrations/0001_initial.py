@@ -6,124 +6,248 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('vaults', '0001_initial'),
-        ('work', '0001_initial'),
+        ("vaults", "0001_initial"),
+        ("work", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Base',
+            name="Base",
             fields=[
-                ('pk', models.CompositePrimaryKey('vault_id', 'path', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('path', models.TextField(db_collation='C')),
-                ('etag', models.TextField(null=True)),
-                ('version_id', models.TextField(default='')),
-                ('size', models.BigIntegerField(null=True)),
-                ('mtime_ns', models.BigIntegerField(null=True)),
-                ('ctime_ns', models.BigIntegerField(null=True)),
-                ('inode', models.BigIntegerField(null=True)),
-                ('sha256', models.BinaryField(null=True)),
-                ('verdict', models.CharField(default='', max_length=20)),
-                ('reason', models.CharField(default='', max_length=40)),
-                ('settled_local', models.TextField(help_text='Local version the verdict was given for.', null=True)),
-                ('settled_remote', models.TextField(help_text='Remote version the verdict was given for.', null=True)),
-                ('settled_policy', models.TextField(help_text='Policy the verdict was given under.', null=True)),
-                ('vault', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='vaults.vault')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "vault_id", "path", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("path", models.TextField(db_collation="C")),
+                ("etag", models.TextField(null=True)),
+                ("version_id", models.TextField(default="")),
+                ("size", models.BigIntegerField(null=True)),
+                ("mtime_ns", models.BigIntegerField(null=True)),
+                ("ctime_ns", models.BigIntegerField(null=True)),
+                ("inode", models.BigIntegerField(null=True)),
+                ("sha256", models.BinaryField(null=True)),
+                ("verdict", models.CharField(default="", max_length=20)),
+                ("reason", models.CharField(default="", max_length=40)),
+                ("settled_local", models.TextField(help_text="Local version the verdict was given for.", null=True)),
+                ("settled_remote", models.TextField(help_text="Remote version the verdict was given for.", null=True)),
+                ("settled_policy", models.TextField(help_text="Policy the verdict was given under.", null=True)),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="vaults.vault",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='LocalDir',
+            name="LocalDir",
             fields=[
-                ('pk', models.CompositePrimaryKey('vault_id', 'dir', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('dir', models.TextField(db_collation='C')),
-                ('digest', models.BinaryField(null=True)),
-                ('state', models.CharField(choices=[('read', 'its entries are known'), ('unreadable', 'below it everything is unknown'), ('unmounted', 'was a mount point and is none now; below it everything is unknown')], default='read', max_length=10)),
-                ('is_mount', models.BooleanField(default=False)),
-                ('vault', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='vaults.vault')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "vault_id", "dir", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("dir", models.TextField(db_collation="C")),
+                ("digest", models.BinaryField(null=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("read", "its entries are known"),
+                            ("unreadable", "below it everything is unknown"),
+                            ("unmounted", "was a mount point and is none now; below it everything is unknown"),
+                        ],
+                        default="read",
+                        max_length=10,
+                    ),
+                ),
+                ("is_mount", models.BooleanField(default=False)),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="vaults.vault",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Conflict',
+            name="Conflict",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.TextField(db_collation='C')),
-                ('reason', models.CharField(max_length=40)),
-                ('local', models.JSONField(default=dict)),
-                ('remote', models.JSONField(default=dict)),
-                ('local_version', models.TextField()),
-                ('remote_version', models.TextField()),
-                ('status', models.CharField(choices=[('open', 'waits for the operator'), ('resolved', 'decided by the operator'), ('closed', 'the sides agree again, or changed')], default='open', max_length=10)),
-                ('resolution', models.CharField(blank=True, max_length=12)),
-                ('detected_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('closed_at', models.DateTimeField(null=True)),
-                ('vault', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='conflicts', to='vaults.vault')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("path", models.TextField(db_collation="C")),
+                ("reason", models.CharField(max_length=40)),
+                ("local", models.JSONField(default=dict)),
+                ("remote", models.JSONField(default=dict)),
+                ("local_version", models.TextField()),
+                ("remote_version", models.TextField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("open", "waits for the operator"),
+                            ("resolved", "decided by the operator"),
+                            ("closed", "the sides agree again, or changed"),
+                        ],
+                        default="open",
+                        max_length=10,
+                    ),
+                ),
+                ("resolution", models.CharField(blank=True, max_length=12)),
+                ("detected_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("closed_at", models.DateTimeField(null=True)),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="conflicts", to="vaults.vault"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['vault', 'path'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('status', 'open')), fields=('vault', 'path'), name='one_open_conflict')],
+                "ordering": ["vault", "path"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("status", "open")), fields=("vault", "path"), name="one_open_conflict"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LocalFile',
+            name="LocalFile",
             fields=[
-                ('pk', models.CompositePrimaryKey('vault_id', 'path', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('path', models.TextField(db_collation='C')),
-                ('dir', models.TextField(db_collation='C')),
-                ('size', models.BigIntegerField()),
-                ('mtime_ns', models.BigIntegerField()),
-                ('ctime_ns', models.BigIntegerField()),
-                ('inode', models.BigIntegerField()),
-                ('racy', models.BooleanField(default=False, help_text='mtime within 2 s of the scan: it may have changed since.')),
-                ('skip', models.CharField(default='', max_length=20)),
-                ('sha256', models.BinaryField(null=True)),
-                ('md5', models.BinaryField(null=True)),
-                ('multipart_etag', models.TextField(default='', help_text='The remote multipart ETag this content was proved equal to.')),
-                ('vault', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='vaults.vault')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "vault_id", "path", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("path", models.TextField(db_collation="C")),
+                ("dir", models.TextField(db_collation="C")),
+                ("size", models.BigIntegerField()),
+                ("mtime_ns", models.BigIntegerField()),
+                ("ctime_ns", models.BigIntegerField()),
+                ("inode", models.BigIntegerField()),
+                (
+                    "racy",
+                    models.BooleanField(
+                        default=False, help_text="mtime within 2 s of the scan: it may have changed since."
+                    ),
+                ),
+                ("skip", models.CharField(default="", max_length=20)),
+                ("sha256", models.BinaryField(null=True)),
+                ("md5", models.BinaryField(null=True)),
+                (
+                    "multipart_etag",
+                    models.TextField(
+                        default="", help_text="The remote multipart ETag this content was proved equal to."
+                    ),
+                ),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="vaults.vault",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['vault', 'dir'], name='local_by_dir')],
+                "indexes": [models.Index(fields=["vault", "dir"], name="local_by_dir")],
             },
         ),
         migrations.CreateModel(
-            name='Operation',
+            name="Operation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('ordinal', models.PositiveIntegerField()),
-                ('path', models.TextField(db_collation='C')),
-                ('action', models.CharField(max_length=20)),
-                ('reason', models.TextField(default='')),
-                ('status', models.CharField(choices=[('pending', 'to do'), ('staged', 'body verified beside its target, not yet renamed'), ('done', 'done'), ('skipped', 'skipped by rule'), ('replan', 'a side changed since planning: the next run decides again'), ('parked', 'waits for budget'), ('failed', 'failed')], default='pending', max_length=8)),
-                ('size', models.BigIntegerField(default=0)),
-                ('planned', models.JSONField(default=dict)),
-                ('progress', models.JSONField(default=dict, help_text='Staged file, upload id and parts: what a crash must not lose.')),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('chunk', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='operations', to='work.chunk')),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='operations', to='work.run')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("ordinal", models.PositiveIntegerField()),
+                ("path", models.TextField(db_collation="C")),
+                ("action", models.CharField(max_length=20)),
+                ("reason", models.TextField(default="")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "to do"),
+                            ("staged", "body verified beside its target, not yet renamed"),
+                            ("done", "done"),
+                            ("skipped", "skipped by rule"),
+                            ("replan", "a side changed since planning: the next run decides again"),
+                            ("parked", "waits for budget"),
+                            ("failed", "failed"),
+                        ],
+                        default="pending",
+                        max_length=8,
+                    ),
+                ),
+                ("size", models.BigIntegerField(default=0)),
+                ("planned", models.JSONField(default=dict)),
+                (
+                    "progress",
+                    models.JSONField(
+                        default=dict, help_text="Staged file, upload id and parts: what a crash must not lose."
+                    ),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "chunk",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="operations",
+                        to="work.chunk",
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="operations", to="work.run"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['run', 'ordinal'],
-                'indexes': [models.Index(fields=['chunk'], name='operation_by_chunk'), models.Index(condition=models.Q(('status__in', ('pending', 'parked', 'staged'))), fields=['path'], name='operation_unfinished')],
-                'constraints': [models.UniqueConstraint(fields=('run', 'ordinal'), name='operation_ordinal')],
+                "ordering": ["run", "ordinal"],
+                "indexes": [
+                    models.Index(fields=["chunk"], name="operation_by_chunk"),
+                    models.Index(
+                        condition=models.Q(("status__in", ("pending", "parked", "staged"))),
+                        fields=["path"],
+                        name="operation_unfinished",
+                    ),
+                ],
+                "constraints": [models.UniqueConstraint(fields=("run", "ordinal"), name="operation_ordinal")],
             },
         ),
         migrations.CreateModel(
-            name='Upload',
+            name="Upload",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.TextField(db_collation='C')),
-                ('upload_id', models.TextField()),
-                ('sha256', models.BinaryField()),
-                ('size', models.BigIntegerField()),
-                ('part_size', models.BigIntegerField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('vault', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uploads', to='vaults.vault')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("path", models.TextField(db_collation="C")),
+                ("upload_id", models.TextField()),
+                ("sha256", models.BinaryField()),
+                ("size", models.BigIntegerField()),
+                ("part_size", models.BigIntegerField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "vault",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="uploads", to="vaults.vault"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('vault', 'path'), name='one_upload_per_path')],
+                "constraints": [models.UniqueConstraint(fields=("vault", "path"), name="one_upload_per_path")],
             },
         ),
     ]

@@ -126,6 +126,7 @@ class ObjectInfo:
     version_id: str = ""
     sha256: bytes | None = None
     mtime_ns: int | None = None
+    etag_is_md5: bool = False  # only where the answer says how the object was written and encrypted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -390,7 +390,15 @@ def _described(key: str, answer: Any) -> ObjectInfo:
         version_id=answer.get("VersionId", ""),
         sha256=_sha256(metadata.get(SHA256, "")),
         mtime_ns=_mtime_ns(metadata.get(MTIME, "")),
+        etag_is_md5=_etag_is_md5(answer),
     )
+
+
+def _etag_is_md5(answer: Mapping[str, Any]) -> bool:
+    """In one part, and not under a key of KMS or the customer's own: only then is the ETag the body's MD5."""
+    etag = _unquoted(answer)
+    plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
+    return plain and len(etag) == 32 and not etag.strip("0123456789abcdef")
 
 
 def _restore(header: str) -> tuple[Restore, datetime | None]:

@@ -1,0 +1,236 @@
+"""`vh vault sync …`, `vh vault ls|fetch|evict`: parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vaulthalla.cliroot import command, sync_app, vault_app
+from vaulthalla.console import Console, table
+from vaulthalla.errors import Refused
+from vaulthalla.vaults.options import POLICY_OPTIONS
+
+VaultName = Annotated[str, typer.Argument(metavar="VAULT", help="Name or id of a vault.")]
+AllowDeletes = Annotated[bool, typer.Option("--allow-deletes", help="Lift the delete guard for this run.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start it and leave it to the workers.")]
+Paths = Annotated[list[str], typer.Argument(metavar="PATH…", help="Paths, directories or globs below the root.")]
+
+
+def register(root: typer.Typer) -> None:
+    """All commands here belong to the shared groups."""
+
+
+@command(sync_app, "run", example="vh vault sync photos", hidden=True)
+def run(console: Console, *, vault: VaultName, allow_deletes: AllowDeletes = False, detach: Detach = False) -> int:
+    """Bring both sides of a vault in step: plan from the index, transfer within the budget."""
+    from sync.drive import drive_to_end
+    from sync.options import SyncOptions
+    from vaulthalla.vaults.lookup import vault_by_name
+    from vaulthalla.work.models import RunKind
+
+    return drive_to_end(
+        console,
+        vault_by_name(vault),
+        RunKind.SYNC,
+        SyncOptions(allow_deletes=allow_deletes),
+        detach=detach,
+    )
+
+
+@command(sync_app, "info", "show", "get", example="vh vault sync info photos --json")
+def info(console: Console, *, vault: VaultName) -> None:
+    """Show a vault's sync policy and how far its remote index can be trusted."""
+    from sync.report import info_json, info_text
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    console.result(info_json(vault_by_name(vault)), info_text)
+
+
+@command(
+    sync_app,
+    "set",
+    "update",
+    "modify",
+    "edit",
+    example="vh vault sync set photos --interval 15m --s3-budget-put 5000",
+    expand={"policy": POLICY_OPTIONS},
+)
+def set_policy(console: Console, *, vault: VaultName, policy: dict[str, Any]) -> None:
+    """Change a vault's sync policy; what is not named stays. Runs that begin later follow it."""
+    from sync.report import info_json, info_text
+    from vaulthalla.vaults.lookup import vault_by_name
+    from vaulthalla.vaults.policy import apply_policy_options, save_policy
+
+    if not policy:
+        raise Refused(
+            "There are no sync settings to change.", code="invalid_value", remedy="See `vh vault sync set --help`."
+        )
+    found = vault_by_name(vault)
+    changed = apply_policy_options(found.policy, policy)
+    save_policy(found.policy, changed)
+    console.message(f"Changed: {', '.join(changed) or 'nothing'}.")
+    console.result({**info_json(vault_by_name(vault)), "changed": changed}, info_text)
+
+
+@command(sync_app, "history", "runs", example="vh vault sync history photos --limit 5")
+def history(
+    console: Console,
+    *,
+    vault: VaultName,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many of the newest runs.")] = 20,
+) -> None:
+    """List a vault's runs, newest first, with what each did and spent."""
+    from sync.report import run_json
+    from vaulthalla.vaults.lookup import vault_by_name
+    from vaulthalla.work.models import Run
+
+    found = vault_by_name(vault)
+    runs = [run_json(run) for run in Run.objects.filter(vault=found).select_related("vault").order_by("-id")[:limit]]
+    console.result({"vault": found.name, "runs": runs}, lambda value: _history_table(value["runs"]))
+
+
+@command(sync_app, "conflicts", example="vh vault sync conflicts photos --json")
+def conflicts(console: Console, *, vault: VaultName) -> None:
+    """List open conflicts with what is known of both sides."""
+    from sync.models import Conflict, ConflictStatus
+    from sync.report import conflict_json
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    found = Conflict.objects.filter(vault=vault_by_name(vault), status=ConflictStatus.OPEN)
+    shown = [conflict_json(conflict) for conflict in found]
+    rows = [(c["id"], c["path"], c["reason"], _side(c["local"]), _side(c["remote"])) for c in shown]
+    console.result(
+        {"conflicts": shown},
+        lambda _: table(("ID", "PATH", "WHY", "LOCAL", "REMOTE"), rows, empty="There are no open conflicts."),
+    )
+
+
+@command(sync_app, "resolve", example="vh vault sync resolve photos 17 --keep-local")
+def resolve(
+    console: Console,
+    *,
+    vault: VaultName,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Conflicts, by id.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every open conflict of the vault.")] = False,
+    keep_local: Annotated[bool, typer.Option("--keep-local", "--local", help="The local side wins.")] = False,
+    keep_remote: Annotated[bool, typer.Option("--keep-remote", "--remote", help="The remote side wins.")] = False,
+    keep_both: Annotated[bool, typer.Option("--keep-both", help="The local copy is kept beside.")] = False,
+) -> int:
+    """Decide conflicts, for exactly the versions that were shown, and carry the decision out."""
+    from sync.drive import drive_to_end
+    from sync.options import SyncOptions
+    from sync.resolve import decide_conflicts
+    from vaulthalla.vaults.lookup import vault_by_name
+    from vaulthalla.work.models import RunKind
+
+    found = vault_by_name(vault)
+    chosen = [
+        name
+        for name, wanted in (("keep_local", keep_local), ("keep_remote", keep_remote), ("keep_both", keep_both))
+        if wanted
+    ]
+    paths = decide_conflicts(found, ids or [], every=all_, decisions=chosen)
+    return drive_to_end(console, found, RunKind.RESOLVE, SyncOptions(patterns=paths, exact=True))
+
+
+@command(sync_app, "cancel", example="vh vault sync cancel photos")
+def cancel(
+    console: Console,
+    *,
+    vault: VaultName,
+    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="A run by id; else all of the vault.")] = None,
+) -> None:
+    """Stop the vault's unfinished runs: what is done stays done."""
+    from sync.cancel import cancel_runs
+    from sync.report import run_json
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    found = vault_by_name(vault)
+    runs = [run_json(one) for one in cancel_runs(found, run)]
+    text = "\n".join(f"Run {one['run']} is {one['status']}." for one in runs) or "There is nothing to cancel."
+    console.result({"vault": found.name, "runs": runs}, text)
+
+
+@command(vault_app, "ls", example="vh vault ls photos 2026/")
+def ls(
+    console: Console,
+    *,
+    vault: VaultName,
+    path: Annotated[str | None, typer.Argument(metavar="[PATH]", help="Only this path or what is below it.")] = None,
+) -> None:
+    """List what is known of a vault: every path with its size and where its body is."""
+    from sync.listing import entries
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    found = vault_by_name(vault)
+    shown = entries(found, path or "")
+    if console.json:
+        console.result({"vault": found.name, "entries": list(shown)})
+        return
+    for entry in shown:
+        console.line(
+            entry, f"{entry['state']:<9}  {entry['size']:>14}  {entry['storage_class'] or '-':<12}  {entry['path']}"
+        )
+
+
+@command(vault_app, "fetch", example="vh vault fetch photos 2026/trip 'raw/*.dng'")
+def fetch(console: Console, *, vault: VaultName, paths: Paths) -> int:
+    """Download bodies that are only indexed here. Names a path, a directory or a glob."""
+    from sync.drive import drive_to_end
+    from sync.options import SyncOptions
+    from vaulthalla.vaults.lookup import vault_by_name
+    from vaulthalla.vaults.models import VaultKind
+    from vaulthalla.work.models import RunKind
+
+    found = vault_by_name(vault)
+    if found.kind == VaultKind.LOCAL:
+        raise Refused("A local vault holds every body already.", code="not_for_local_vaults")
+    return drive_to_end(console, found, RunKind.FETCH, SyncOptions(patterns=paths))
+
+
+@command(vault_app, "evict", example="vh vault evict photos 2024/")
+def evict(
+    console: Console,
+    *,
+    vault: VaultName,
+    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH…", help="Paths, directories or globs.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every body that the bucket holds as it is here.")] = False,
+) -> None:
+    """Free the space of cached bodies that equal what the bucket holds. The objects stay."""
+    from sync.evict import evict_bodies
+    from vaulthalla.units import format_size
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    found = vault_by_name(vault)
+    if not paths and not all_:
+        raise Refused("Name what to evict, or say --all.", code="invalid_value")
+    answer = evict_bodies(found, [] if all_ else paths or [])
+    console.result(answer, lambda v: f"{v['evicted']} evicted, {format_size(v['bytes'])} freed; {v['kept']} kept.")
+
+
+def _history_table(runs: list[dict[str, Any]]) -> str:
+    columns = ("RUN", "KIND", "STATUS", "STARTED AT", "DID", "REQUESTS", "WHY")
+    rows = [
+        (
+            one["run"],
+            one["kind"],
+            one["status"],
+            one["started_at"],
+            _short(one["operations"]),
+            _short({name: count for name, count in one["requests"].items() if name != "downloaded_bytes"}),
+            (one["stall"] or one["error"] or {}).get("code", ""),
+        )
+        for one in runs
+    ]
+    return table(columns, rows, empty="There are no runs yet.")
+
+
+def _short(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _side(side: dict[str, Any]) -> str:
+    if not side.get("present"):
+        return "deleted"
+    return f"{side['size']} bytes" + (f", ETag {side['etag']}" if "etag" in side else "")

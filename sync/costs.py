@@ -1,0 +1,66 @@
+"""What each operation costs, in requests and body bytes: estimates, budgets and dry-runs are folds over this."""
+
+from __future__ import annotations
+
+from sync.decide import Action, Sides
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.stores.base import Capabilities
+
+MIB = 2**20
+# Below this a single PUT; above it parts, which survive a crash.
+MULTIPART_FROM = 64 * MIB
+PART_SIZE = 16 * MIB
+# S3 accepts at most 10 000 parts.
+MOST_PARTS = 10_000
+# Below this a single GET; above it ranges in parallel, which survive a crash.
+RANGES_FROM = 64 * MIB
+RANGE_SIZE = 64 * MIB
+
+
+def part_size(size: int) -> int:
+    """Bytes per part for an upload of `size` bytes: whole MiB, at most 10 000 parts."""
+    smallest = -(-size // MOST_PARTS)
+    return max(PART_SIZE, -(-smallest // MIB) * MIB)
+
+
+def pieces(size: int, piece: int) -> int:
+    """How many pieces cover `size` bytes; an empty body is one."""
+    return max(1, -(-size // piece))
+
+
+def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:
+    """Requests of one operation that meets no surprise. A store whose conditions are unproven costs a HEAD more."""
+    match action:
+        case Action.UPLOAD:
+            return _upload(sides, able)
+        case Action.DOWNLOAD:
+            return _download(sides)
+        case Action.KEEP_BOTH:
+            return Requests.summed((_upload(sides, able), _download(sides)))
+        case Action.COPY:
+            return _guarded(RequestClass.COPY, proven=able.conditional_copy)
+        case Action.DELETE_REMOTE:
+            return _guarded(RequestClass.DELETE, proven=able.conditional_delete)
+        case Action.VERIFY:
+            return Requests({RequestClass.HEAD: 1})
+        case _:
+            return Requests()
+
+
+def _upload(sides: Sides, able: Capabilities) -> Requests:
+    size = sides.local.size if sides.local else 0
+    puts = 1 if size < MULTIPART_FROM else pieces(size, part_size(size)) + 2
+    return _guarded(RequestClass.PUT, proven=able.conditional_put, count=puts)
+
+
+def _download(sides: Sides) -> Requests:
+    size = sides.remote.size if sides.remote else 0
+    gets = 1 if size < RANGES_FROM else pieces(size, RANGE_SIZE)
+    return Requests({RequestClass.GET: gets, RequestClass.DOWNLOAD_BYTES: size})
+
+
+def _guarded(request_class: RequestClass, *, proven: bool, count: int = 1) -> Requests:
+    needed = Requests({request_class: count})
+    if not proven:
+        needed[RequestClass.HEAD] += 1
+    return needed

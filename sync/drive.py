@@ -1,0 +1,64 @@
+"""A command's part in a run: start it, work on it to its end, tell what came of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from sync.options import SyncOptions
+from sync.report import run_json, run_text
+from sync.start import start
+from vaulthalla.console import Console
+from vaulthalla.vaults.models import Vault
+from vaulthalla.work.engine import Phase, Progress, drive
+from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
+
+EXIT = {RunStatus.SUCCESS: 0, RunStatus.FAILED: 1, RunStatus.STALLED: 3, RunStatus.CANCELLED: 1}
+DETACHED = 130
+LABELS = {
+    Phase.PREPARE: "Looking at the index",
+    Phase.SCAN: "Scanning",
+    Phase.HASH: "Hashing",
+    Phase.PLAN: "Planning",
+    Phase.TRANSFER: "Transferring",
+    Phase.DELETE: "Deleting",
+    Phase.FINISH: "Finishing",
+}
+
+
+def drive_to_end(console: Console, vault: Vault, kind: RunKind, options: SyncOptions, *, detach: bool = False) -> int:
+    """The exit code of the run. Ctrl-C leaves it to the workers, or to the next command."""
+    with console.progress("Starting") as bar:
+
+        def show(now: Progress) -> None:
+            bar.update(done=now.items_done, total=now.items_total or None, label=LABELS.get(Phase(now.phase), ""))
+
+        run = start(vault, kind, options, on_progress=show)
+        if detach:
+            return _detached(console, run)
+        try:
+            run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=helpers())
+        except KeyboardInterrupt:
+            console.message(
+                f"Detached from run {run.pk}: workers go on with it, or the next "
+                f"`vh vault sync {shlex.quote(vault.name)}` does."
+            )
+            return DETACHED
+    console.result(run_json(run), run_text)
+    return EXIT[RunStatus(run.status)] if run.status in TERMINAL else DETACHED
+
+
+def helpers() -> int:
+    """Processes to work beside this one: boto3 keeps a core busy with small objects."""
+    return max(0, (os.cpu_count() or 1) - 1)
+
+
+def _detached(console: Console, run: Run) -> int:
+    console.result(run_json(run), f"Run {run.pk} is {run.status}; `vh vault sync history` shows what came of it.")
+    return 0
+
+
+def _is_watched() -> bool:
+    return sys.stderr.isatty()
+

@@ -1,0 +1,59 @@
+"""Freeing the space of cached bodies that the bucket holds exactly as they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+
+from sync import sql
+from sync.fingerprint import Fingerprint
+from sync.record import directory_of
+from sync.root import open_root
+from sync.selection import Selection
+from sync.tree import TRASH_DIR, LocalChanged, Tree
+from vaulthalla.errors import Refused
+from vaulthalla.terms import Strategy
+from vaulthalla.vaults.models import Vault
+
+PAGE = 1_000
+EVICTED = "evicted"
+
+
+def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
+    """Removes bodies equal to base and index; what was changed meanwhile stays. Raises Refused, Stall."""
+    if vault.kind == "local" or vault.policy.strategy != Strategy.CACHE:
+        raise Refused(
+            f"Vault {vault.name!r} is no cache: losing a file there means deleting it.",
+            code="not_a_cache",
+            remedy=f"vh vault sync set {vault.name} --strategy cache",
+        )
+    selection = Selection(patterns=list(patterns))
+    evicted = kept = freed = 0
+    after = ""
+    with open_root(vault.root, vault.marker, vault=vault.name) as tree:
+        while rows := sql.evictable(vault.pk, after=after, limit=PAGE, selection=selection):
+            gone = [row for row in rows if _evict(tree, row[0], Fingerprint(**dict(zip(_NAMES, row[1:], strict=True))))]
+            evicted, kept = evicted + len(gone), kept + len(rows) - len(gone)
+            freed += sum(row[1] for row in gone)
+            paths = [row[0] for row in gone]
+            with transaction.atomic():
+                sql.execute(sql.DROP_LOCAL, (vault.pk, paths))
+                sql.execute(sql.TOUCH_DIRS, (vault.pk, sorted({directory_of(path) for path in paths})))
+            after = rows[-1][0]
+    return {"vault": vault.name, "evicted": evicted, "bytes": freed, "kept": kept}
+
+
+_NAMES = ("size", "mtime_ns", "ctime_ns", "inode")
+
+
+def _evict(tree: Tree, path: str, expected: Fingerprint) -> bool:
+    """By way of the trash, which proves that what goes is what was meant; then it goes for good."""
+    try:
+        tree.remove(path, expected=expected, trash=EVICTED)
+        with tree.place(f"{TRASH_DIR}/{EVICTED}/{path}") as kept:
+            kept.unlink()
+    except (LocalChanged, OSError):
+        return False
+    return True

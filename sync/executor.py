@@ -1,0 +1,336 @@
+"""Executes the operations of one chunk: several at once on helper threads, recorded by the main thread.
+
+The main thread alone touches the database. It draws allotments before it hands out work, and writes
+outcomes, new base rows, index rows and settled budgets in one transaction under the lease.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from time import monotonic
+
+import msgspec
+
+from budgets.access import ChunkMeter, Draw, budget_stall, open_store
+from budgets.meter import Pot
+from sync import sql
+from sync.costs import RANGES_FROM, cost
+from sync.decide import DELETES, Action, Rules
+from sync.models import OperationStatus
+from sync.perform import Operation, Outcome, Workshop
+from sync.planner import capabilities
+from sync.record import Ledger
+from sync.root import open_root
+from sync.rows import from_json, policy_key, policy_terms
+from sync.transfers import Transfers
+from vaulthalla.errors import Stall, StallCode
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.vaults.models import VaultKind
+from vaulthalla.work.engine import Lease, Yield, handler, record_stall
+from vaulthalla.work.models import Run
+
+# Requests wait for the network most of the time; more threads than this only fight for the interpreter.
+THREADS = 16
+# What may be in flight beyond what is running, so that no thread waits for the main thread.
+QUEUED = 2 * THREADS
+COMMIT_SECONDS = 1.0
+COMMIT_OUTCOMES = 400
+# A store that fails this often in a row is away, whatever each single failure says.
+MOST_UNAVAILABLE = 4
+# How long a chunk waits for allotments that other chunks still hold.
+WAIT_SECONDS = 1.0
+
+TRANSFERS = tuple(a.value for a in Action if a not in DELETES)
+DELETIONS = tuple(a.value for a in DELETES)
+
+
+@handler("sync.transfer")
+def transfer(lease: Lease) -> Yield | None:
+    """Uploads, downloads, copies and second looks."""
+    return Executor(lease, TRANSFERS).run()
+
+
+@handler("sync.delete")
+def delete(lease: Lease) -> Yield | None:
+    """Deletes, unless a transfer of this run did not come to its end: what was lost may be its only copy."""
+    executor = Executor(lease, DELETIONS)
+    if sql.has_unfinished_transfers(lease.run_id, DELETIONS):
+        executor.skip_all("transfers_incomplete")
+        return None
+    return executor.run()
+
+
+class Executor:
+    """One lease's work on its operations."""
+
+    def __init__(self, lease: Lease, actions: Sequence[str]) -> None:
+        self.lease = lease
+        self.run_row: Run = lease.load_run()
+        vault = self.run_row.vault
+        if vault is None:
+            raise AssertionError("operations without a vault")
+        self.vault = vault
+        self.able = capabilities(vault)
+        self.metered = vault.kind == VaultKind.S3
+        self.meter = ChunkMeter(lease)
+        self.stop = threading.Event()
+        self.todo = deque(self._load(actions))
+        self.in_flight: dict[Future[Outcome], Operation] = {}
+        self.outcomes: list[Outcome] = []
+        self.transfers = Transfers.load(vault.pk, [op.path for op in self.todo if self._is_large(op)])
+        self.last_commit = monotonic()
+        self.unavailable = 0
+        self.succeeded = False
+        self.waiting = False
+
+    def run(self) -> Yield | None:
+        """All operations, or as many as time and budget allow."""
+        if not self.todo:
+            return None
+        strategy, conflict = policy_terms(self.vault.policy)
+        with open_root(self.vault.root, self.vault.marker, vault=self.vault.name) as tree:
+            self.workshop = Workshop(
+                vault=self.vault,
+                tree=tree,
+                store=open_store(self.vault, self.meter),
+                rules=Rules(strategy=strategy, conflict=conflict, delete_foreign=self.vault.policy.delete_foreign),
+                policy=policy_key(self.vault.policy),
+                trash=str(self.lease.run_id),
+                stop=self.stop,
+                may_delete=self.lease.kind == "sync.delete",
+                transfers=self.transfers,
+            )
+            with ThreadPoolExecutor(THREADS) as pool:
+                try:
+                    self._loop(pool)
+                finally:
+                    self.stop.set()
+        if self.todo:
+            return Yield(None, delay=WAIT_SECONDS if self.waiting else 0)
+        return None
+
+    def skip_all(self, reason: str) -> None:
+        """Marks everything of this chunk as skipped by rule."""
+        ledger = Ledger(vault_id=self.vault.pk, policy="")
+        self.outcomes = [
+            Outcome(operation=op, status=OperationStatus.SKIPPED, reason=reason, ledger=ledger) for op in self.todo
+        ]
+        self._commit()
+
+    # --- the loop
+
+    def _loop(self, pool: ThreadPoolExecutor) -> None:
+        while self.in_flight or (self.todo and not self._must_stop()):
+            self._hand_out(pool)
+            self._collect()
+            if self._is_time_to_commit():
+                self._commit()
+            if self.waiting and not self.in_flight:
+                break
+            self.lease.keep()
+        self._commit()
+        # Bodies that were staged in the last commit are renamed into place before the lease ends.
+        if self.todo and any(op.status == OperationStatus.STAGED for op in self.todo):
+            self._publish_rest(pool)
+
+    def _must_stop(self) -> bool:
+        if self.lease.overdue:
+            self.stop.set()
+        return self.lease.overdue
+
+    def _hand_out(self, pool: ThreadPoolExecutor) -> None:
+        self.waiting = False
+        for _ in range(len(self.todo)):
+            if len(self.in_flight) >= QUEUED or self._must_stop():
+                return
+            operation = self.todo.popleft()
+            match self._afford(operation):
+                case Draw.DRAWN:
+                    self._submit(pool, operation)
+                case Draw.WAIT:
+                    self.todo.append(operation)
+                    self.waiting = True
+                    return
+                case Draw.EXHAUSTED:
+                    self._park(operation)
+
+    def _submit(self, pool: ThreadPoolExecutor, operation: Operation) -> None:
+        pot, operation.pot = operation.pot, None
+        self.in_flight[pool.submit(self._perform, operation, pot)] = operation
+
+    def _perform(self, operation: Operation, pot: Pot | None) -> Outcome:
+        """On a helper thread; what the operation set aside is spent first, and what is left of it goes back."""
+        with pot or nullcontext():
+            return self.workshop.perform(operation)
+
+    def _collect(self) -> None:
+        if not self.in_flight:
+            return
+        done, _ = wait(self.in_flight, timeout=0.25, return_when=FIRST_COMPLETED)
+        for future in done:
+            del self.in_flight[future]
+            self._take(future.result())
+
+    def _take(self, outcome: Outcome) -> None:
+        operation = outcome.operation
+        if outcome.unavailable:
+            self._count_unavailable(outcome)
+        elif outcome.status in (OperationStatus.DONE, OperationStatus.STAGED):
+            self.succeeded, self.unavailable = True, 0
+        if outcome.status == OperationStatus.PENDING:
+            self._retry(operation, outcome.refused)
+            self.outcomes.append(outcome)
+            return
+        self.outcomes.append(outcome)
+
+    def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
+        """A refused attempt costs one more of that class than was planned; a paused body goes on with its parts."""
+        if refused is not None and not self._is_large(operation):
+            operation.cost[refused] += 1
+        self.todo.append(operation)
+
+    def _count_unavailable(self, outcome: Outcome) -> None:
+        self.unavailable += 1
+        if self.unavailable >= MOST_UNAVAILABLE or (not self.succeeded and not self.todo and not self.in_flight):
+            self._commit()
+            raise Stall(
+                StallCode.STORE_UNAVAILABLE,
+                f"The store of {self.vault.name} does not answer: {outcome.reason}",
+                remedy=f"Check the endpoint, then run: vh vault sync {shlex.quote(self.vault.name)}",
+            )
+
+    # --- budgets
+
+    def _afford(self, operation: Operation) -> Draw:
+        """Sets aside what `operation` needs, drawing more of the run's budget when the lease holds too little."""
+        if not self.metered or operation.status == OperationStatus.STAGED:
+            return Draw.DRAWN
+        if not operation.cost:
+            operation.cost = cost(operation.action, operation.sides, self.able)
+        if self._is_large(operation) and operation.action in (Action.UPLOAD, Action.DOWNLOAD):
+            return self._afford_large(operation)
+        operation.pot = self.meter.set_aside(operation.cost)
+        if operation.pot is not None:
+            return Draw.DRAWN
+        lacking = self._lacking(operation.cost)
+        answer = self.meter.draw(Requests({c: n + self._coming(c) for c, n in lacking.items()}), lacking)
+        if answer is Draw.DRAWN:
+            operation.pot = self.meter.set_aside(operation.cost)
+        return answer
+
+    def _afford_large(self, operation: Operation) -> Draw:
+        """A large body spends as its parts go, on several threads; it may start with less than all it needs."""
+        body = self.workshop.body(operation.action, operation.sides)
+        main = RequestClass.PUT if operation.action is Action.UPLOAD else RequestClass.GET
+        needed = Requests(operation.cost)
+        needed[main] = max(1, needed[main] - len(body.parts))
+        body.allowance, body.refused = None, None
+        lacking = self._lacking(needed)
+        answer = self.meter.draw(lacking, lacking) if lacking else Draw.DRAWN
+        if answer is not Draw.EXHAUSTED or self.meter.exhausted is not main:
+            return answer
+        # A part, and for an upload what begins and completes it: less would send bytes for nothing.
+        least = Requests(needed)
+        least[main] = min(needed[main], 3 if main is RequestClass.PUT else 1)
+        lacking = self._lacking(least)
+        answer = self.meter.draw(needed, lacking) if lacking else Draw.DRAWN
+        body.allowance = self.meter.available(main)
+        return answer
+
+    def _lacking(self, needed: Requests) -> Requests:
+        short = {c: n - self.meter.available(c) for c, n in needed.items()}
+        return Requests({c: n for c, n in short.items() if n > 0})
+
+    def _coming(self, request_class: RequestClass) -> int:
+        """What the rest of the chunk will need of a class."""
+        return sum(cost(op.action, op.sides, self.able)[request_class] for op in self.todo)
+
+    def _is_large(self, operation: Operation) -> bool:
+        return self.metered and operation.size >= RANGES_FROM
+
+    def _park(self, operation: Operation) -> None:
+        short = self.meter.exhausted or RequestClass.PUT
+        ledger = Ledger(vault_id=self.vault.pk, policy="")
+        self.outcomes.append(
+            Outcome(operation=operation, status=OperationStatus.PARKED, reason=f"budget_{short.field}", ledger=ledger)
+        )
+        record_stall(self.lease.run_id, budget_stall(self.lease.run_id, short))
+
+    # --- recording
+
+    def _is_time_to_commit(self) -> bool:
+        return len(self.outcomes) >= COMMIT_OUTCOMES or (
+            bool(self.outcomes) and monotonic() - self.last_commit > COMMIT_SECONDS
+        )
+
+    def _commit(self) -> None:
+        """Writes the outcomes; what was staged goes on to be renamed into place."""
+        self.last_commit = monotonic()
+        outcomes, self.outcomes = self.outcomes, []
+        if not outcomes and not self.transfers.dirty:
+            return
+        self._make_lasting()
+        whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy if hasattr(self, "workshop") else "")
+        for outcome in outcomes:
+            whole.absorb(outcome.ledger)
+        over = [o for o in outcomes if o.status not in (OperationStatus.PENDING, OperationStatus.STAGED)]
+        with self.lease.commit(items_done=len(over)):
+            sql.record_operations([_row(o) for o in outcomes if o.status != OperationStatus.PENDING])
+            whole.write()
+            self.transfers.store([o.operation.path for o in over])
+        for outcome in outcomes:
+            if outcome.status == OperationStatus.STAGED:
+                outcome.operation.status = OperationStatus.STAGED
+                self.todo.appendleft(outcome.operation)
+
+    def _make_lasting(self) -> None:
+        """What is recorded as done must survive a power cut, directories included."""
+        workshop = getattr(self, "workshop", None)
+        if workshop is None or not workshop.touched:
+            return
+        touched, workshop.touched = workshop.touched, set()
+        workshop.tree.fsync_dirs(touched)
+
+    def _publish_rest(self, pool: ThreadPoolExecutor) -> None:
+        staged = [op for op in self.todo if op.status == OperationStatus.STAGED]
+        self.todo = deque(op for op in self.todo if op.status != OperationStatus.STAGED)
+        for operation in staged:
+            self._submit(pool, operation)
+        while self.in_flight:
+            self._collect()
+            self.lease.keep()
+        self._commit()
+
+    def _load(self, actions: Sequence[str]) -> list[Operation]:
+        first, last = self.lease.payload["first"], self.lease.payload["last"]
+        rows = sql.fetch(sql.CLAIM_OPERATIONS, (self.lease.run_id, first, last, list(actions)))
+        return [
+            Operation(
+                id=id_,
+                path=path,
+                action=Action(action),
+                reason=reason,
+                status=OperationStatus(status),
+                size=size,
+                sides=from_json(planned),
+                source=source,
+                progress=msgspec.json.decode(progress) if isinstance(progress, str) else progress,
+            )
+            for id_, path, action, reason, status, size, planned, source, progress in rows
+        ]
+
+
+def _row(outcome: Outcome) -> tuple[int, str, str, str, str]:
+    operation = outcome.operation
+    return (
+        operation.id,
+        outcome.status.value,
+        outcome.reason,
+        (outcome.action or operation.action).value,
+        msgspec.json.encode(outcome.progress if outcome.status == OperationStatus.STAGED else {}).decode(),
+    )

@@ -1,0 +1,148 @@
+"""The last chunk of a sync-like run: what came of it, in numbers; and what the schedule learns from it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from sync import sql
+from sync.decide import Action
+from sync.models import Operation, OperationStatus
+from sync.root import open_root
+from sync.start import next_sync_at
+from vaulthalla.errors import Stall, VaulthallaError
+from vaulthalla.vaults.models import SyncPolicy, Vault
+from vaulthalla.work.engine import Lease, handler, on_run_finished, record_error
+from vaulthalla.work.models import SYNC_LIKE, Run, RunKind, RunStatus
+
+TRASH_DAYS = 7
+MOST_FAILURES_TOLD = 100
+
+# The keys of `operations` in JSON, all of which are always there.
+COUNTED = (
+    Action.UPLOAD,
+    Action.DOWNLOAD,
+    Action.INDEX_ONLY,
+    Action.DELETE_REMOTE,
+    Action.DELETE_LOCAL,
+    Action.COPY,
+    Action.CONVERGE,
+    Action.CONFLICT,
+    Action.FOREIGN,
+    Action.ARCHIVE_SKIPPED,
+    Action.PATH_SKIPPED,
+)
+# Verdicts that are told by their reason, since each skips something.
+SKIPS = (Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED, Action.LEAVE)
+
+
+@handler("finish.sync")
+@handler("finish.fetch")
+@handler("finish.resolve")
+def finish(lease: Lease) -> None:
+    """Sums up, closes conflicts that are over, names what failed, and empties old trash."""
+    run = lease.load_run()
+    vault = run.vault
+    if vault is None:
+        raise AssertionError("a sync without a vault")
+    with lease.commit():
+        sql.execute(sql.CLOSE_CONFLICTS, (vault.pk,))
+        run.result = {**run.result, **summary(run)}
+        run.save(update_fields=["result"])
+        failures = run.result["failures"]
+        if failures:
+            record_error(run.pk, failed(run.result["operations"]["failed"], failures))
+    prune(vault)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """`operations`, `skipped`, `bytes` and `failures` of a run, from what its operations came to."""
+    operations: Counter[str] = Counter()
+    skipped: Counter[str] = Counter(run.result.get("skipped", {}))
+    moved = Counter[str]()
+    operations[Action.PATH_SKIPPED] = sum(skipped.values())
+    operations[Action.CONVERGE] = run.result.get("planned", {}).get(Action.CONVERGE, 0)
+    for action, status, reason, count, size in sql.outcomes(run.pk):
+        _count(operations, skipped, moved, Outcome(action, status, reason, count, size))
+    if run.kind == RunKind.SYNC:
+        for verdict, reason, count in sql.standing(run.vault_id or 0):
+            operations[verdict] += count
+            if verdict in SKIPS:
+                skipped[reason] += count
+    failures = Operation.objects.filter(run=run, status=OperationStatus.FAILED).order_by("ordinal")
+    return {
+        "operations": {**{a.value: operations[a.value] for a in COUNTED}, "failed": operations["failed"]},
+        "skipped": dict(sorted(skipped.items())),
+        "bytes": {"up": moved["up"], "down": moved["down"]},
+        "failures": list(failures.values("path", "action", "reason")[:MOST_FAILURES_TOLD]),
+    }
+
+
+class Outcome(tuple[str, str, str, int, int]):
+    """(action, status, reason, number, bytes)."""
+
+    def __new__(cls, *parts: Any) -> Outcome:
+        return super().__new__(cls, parts)
+
+
+def _count(operations: Counter[str], skipped: Counter[str], moved: Counter[str], outcome: Outcome) -> None:
+    action, status, reason, count, size = outcome
+    match status:
+        case OperationStatus.DONE:
+            _count_done(operations, moved, action, count, size)
+        case OperationStatus.FAILED:
+            operations["failed"] += count
+        case OperationStatus.SKIPPED | OperationStatus.REPLAN if action != Action.ARCHIVE_SKIPPED:
+            skipped[reason] += count
+            operations[Action.PATH_SKIPPED] += count
+        case _:
+            pass
+
+
+def _count_done(operations: Counter[str], moved: Counter[str], action: str, count: int, size: int) -> None:
+    # Keeping both is a download at the path and an upload beside it.
+    for part in (Action.DOWNLOAD, Action.UPLOAD) if action == Action.KEEP_BOTH else (action,):
+        operations[part] += count
+    if action in (Action.DOWNLOAD, Action.KEEP_BOTH):
+        moved["down"] += size
+    if action == Action.UPLOAD:
+        moved["up"] += size
+
+
+def failed(count: int, failures: list[dict[str, str]]) -> VaulthallaError:
+    first = failures[0]
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return VaulthallaError(
+        f"{first['action']} of {first['path']!r} failed: {first['reason']}{more}",
+        code="operations_failed",
+        remedy="Run the same sync again; what succeeded stays done.",
+    )
+
+
+def prune(vault: Vault) -> None:
+    """Trash and abandoned stages older than a week. A root that is gone has neither."""
+    try:
+        with open_root(vault.root, vault.marker, vault=vault.name) as tree:
+            tree.prune(before_ns=time.time_ns() - TRASH_DAYS * 86_400 * 10**9)
+    except (Stall, OSError):
+        return
+
+
+@on_run_finished
+def reschedule(run: Run) -> None:
+    """When the vault is due again, how it went, and which strategy its state belongs to."""
+    if run.kind not in SYNC_LIKE or run.vault_id is None:
+        return
+    now = run.finished_at or datetime.now(UTC)
+    policy = SyncPolicy.objects.select_for_update().get(vault=run.vault_id)
+    policy.last_sync_at = now
+    fields = ["last_sync_at"]
+    if run.kind == RunKind.SYNC:
+        policy.next_sync_at, policy.backoff_level = next_sync_at(policy, run, now=now)
+        fields += ["next_sync_at", "backoff_level"]
+    if run.kind == RunKind.SYNC and run.status == RunStatus.SUCCESS:
+        policy.last_success_at, policy.synced_strategy = now, policy.strategy
+        fields += ["last_success_at", "synced_strategy"]
+    policy.save(update_fields=fields)

@@ -1,0 +1,118 @@
+"""What stops a plan before it does harm: too many deletes, too little space, too many bytes to download."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from django.db.models import Q
+
+from budgets.access import budget_stall, remaining
+from indexing.models import RemoteObject
+from sync import sql
+from sync.decide import Action
+from sync.models import Base, LocalFile
+from sync.options import SyncOptions
+from sync.tree import Tree
+from vaulthalla.errors import Stall, StallCode
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.vaults.models import SyncPolicy, Vault
+from vaulthalla.work.engine import record_stall
+from vaulthalla.work.models import Run, RunKind
+
+# Fewer deletes than this are never too many.
+ALWAYS_ALLOWED = 10
+# A disk filled to the last byte harms more than this vault.
+SPACE_KEPT = 64 * 2**20
+BODIES = (Action.DOWNLOAD.value, Action.KEEP_BOTH.value)
+
+
+def most_deletes(rule: str, files: int) -> int | None:
+    """How many of `files` a plan may delete under `--max-delete`; None: any number."""
+    if rule in ("unlimited", ""):
+        return None
+    if rule.endswith("%"):
+        return max(ALWAYS_ALLOWED, int(files * float(rule[:-1]) / 100))
+    return int(rule)
+
+
+def check_deletes(run: Run, vault: Vault, options: SyncOptions, actions: Mapping[str, int], *, renamed: int) -> None:
+    """Raises Stall(delete_guard) when a plan deletes more of one side than the policy allows.
+
+    Objects that were renamed are not lost, so they do not count.
+    """
+    remote = actions.get(Action.DELETE_REMOTE.value, 0) - renamed
+    local = actions.get(Action.DELETE_LOCAL.value, 0)
+    if options.allow_deletes or run.kind == RunKind.RESOLVE or remote + local <= 0:
+        return
+    policy: SyncPolicy = vault.policy
+    if policy.synced_strategy and policy.synced_strategy != policy.strategy:
+        raise _stall(
+            vault, f"the first run after the strategy changed to {policy.strategy} would delete", remote, local
+        )
+    if remote > ALWAYS_ALLOWED:
+        objects = RemoteObject.objects.filter(vault=vault, tombstone=False).count()
+        _check(vault, policy.max_delete, remote, objects, local)
+    if local > ALWAYS_ALLOWED:
+        # The scan counts what is left; what this plan deletes is still there.
+        files = LocalFile.objects.filter(vault=vault, skip="").count()
+        _check(vault, policy.max_delete, local, files, remote, local_side=True)
+
+
+def check_emptied(vault: Vault) -> None:
+    """Raises Stall(root_missing) when bodies were held and the root is otherwise empty: a mount may be missing."""
+    if LocalFile.objects.filter(vault=vault).exists():
+        return
+    if Base.objects.filter(Q(vault=vault) & Q(etag__isnull=False)).exists():
+        raise Stall(
+            StallCode.ROOT_MISSING,
+            f"{vault.root} is empty, but files were synced there before; nothing was deleted.",
+            remedy=f"Mount or restore {vault.root}, or accept the loss: "
+            f"vh vault sync {shlex.quote(vault.name)} --allow-deletes",
+        )
+
+
+def park_downloads(run: Run, vault: Vault, needs: Requests) -> None:
+    """Over the download-byte limit or the free space, no body download starts; everything else proceeds."""
+    wanted = needs[RequestClass.DOWNLOAD_BYTES] or sql.planned_bytes(run.pk, BODIES)
+    if not wanted:
+        return
+    stall = _bytes_stall(run, wanted) or _space_stall(vault, wanted)
+    if stall:
+        record_stall(run.pk, stall)
+        sql.execute(sql.PARK, (stall.code, run.pk, list(BODIES)))
+
+
+def _bytes_stall(run: Run, wanted: int) -> Stall | None:
+    left = remaining(run.pk)[RequestClass.DOWNLOAD_BYTES]
+    if left is None or wanted <= left:
+        return None
+    return budget_stall(run.pk, RequestClass.DOWNLOAD_BYTES, planned=wanted)
+
+
+def _space_stall(vault: Vault, wanted: int) -> Stall | None:
+    with Tree(vault.root) as tree:
+        free = tree.free_bytes()
+    if wanted + SPACE_KEPT <= free:
+        return None
+    return Stall(
+        StallCode.DISK_SPACE,
+        f"The plan downloads {wanted} bytes, but only {free} are free below {vault.root}.",
+        remedy=f"Free {wanted + SPACE_KEPT - free} bytes, then run: vh vault sync {shlex.quote(vault.name)}",
+    )
+
+
+def _check(vault: Vault, rule: str, deletes: int, files: int, other: int, *, local_side: bool = False) -> None:
+    most = most_deletes(rule, files)
+    if most is not None and deletes > most:
+        side = "local files" if local_side else "remote objects"
+        remote, local = (other, deletes) if local_side else (deletes, other)
+        raise _stall(vault, f"more than {rule} of {files} {side} would be deleted:", remote, local)
+
+
+def _stall(vault: Vault, why: str, remote: int, local: int) -> Stall:
+    return Stall(
+        StallCode.DELETE_GUARD,
+        f"{why[:1].upper()}{why[1:]} {remote} remote and {local} local.",
+        remedy=f"If that is meant: vh vault sync {shlex.quote(vault.name)} --allow-deletes",
+    )

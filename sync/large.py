@@ -1,0 +1,244 @@
+"""Large bodies, in parts: several at once, each kept when it is done, so that a crash or a budget costs one part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from sync.costs import MIB, RANGE_SIZE, pieces
+from sync.tree import LocalChanged, Staged, Tree, seal
+from vaulthalla.requests import RequestClass
+from vaulthalla.stores.base import (
+    BodyCorrupt,
+    Condition,
+    Content,
+    MeterRefused,
+    ObjectInfo,
+    Part,
+    PreconditionFailed,
+    Store,
+    UploadMissing,
+    Written,
+)
+
+PARALLEL_PARTS = 4
+MOST_CORRUPT_PARTS = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class BigBody:
+    """A `Transfer` row in memory. Helper threads add parts; the main thread stores it while `dirty`.
+
+    `allowance` is how many requests this attempt may start (None: any number): what a budget has left.
+    """
+
+    path: str
+    version: str
+    size: int
+    part_size: int
+    upload_id: str = ""
+    staged: Staged | None = None
+    sha256: bytes | None = None
+    part_md5s: list[bytes] = field(default_factory=list)
+    parts: dict[int, str] = field(default_factory=dict)
+    allowance: int | None = None
+    refused: RequestClass | None = None
+    stale_upload: str = ""
+    dirty: bool = True
+    finished: bool = False
+
+    @property
+    def missing(self) -> list[int]:
+        return [number for number in range(1, pieces(self.size, self.part_size) + 1) if number not in self.parts]
+
+    def span(self, number: int) -> tuple[int, int]:
+        """(offset, length) of a part."""
+        offset = (number - 1) * self.part_size
+        return offset, min(self.part_size, self.size - offset)
+
+    def kept(self, number: int, etag: str) -> None:
+        self.parts[number] = etag
+        self.dirty = True
+
+    def restart(self) -> None:
+        """Forgets the upload and its parts; the hashes stay."""
+        self.upload_id = ""
+        self.parts.clear()
+        self.dirty = True
+
+    def hash_once(self, file: BinaryIO, stop: threading.Event) -> None:
+        """SHA-256 of the whole and MD5 of each part, side by side; remembered for later attempts."""
+        if self.sha256 is not None:
+            return
+        whole, md5s = hashlib.sha256(), []
+        with ThreadPoolExecutor(1) as other:
+            for number in range(1, pieces(self.size, self.part_size) + 1):
+                _, length = self.span(number)
+                part = _read_exactly(file, length, self.path)
+                md5 = other.submit(_md5, part)
+                whole.update(part)
+                md5s.append(md5.result())
+        self.part_md5s, self.sha256, self.dirty = md5s, whole.digest(), True
+
+
+def upload_parts(
+    store: Store, file: BinaryIO, body: BigBody, content: Content, stop: threading.Event, *, condition: Condition
+) -> Written | None:
+    """Uploads what is missing and completes. None when `stop` or the allowance came first; parts are kept.
+
+    Raises UploadMissing (start again) and PreconditionFailed as the store's `complete_upload` does.
+    """
+    path, keep_back = body.path, 1 if body.upload_id else 2
+    if body.allowance is not None and body.allowance < keep_back + (1 if body.missing else 0):
+        body.refused = RequestClass.PUT
+        return None
+    if not body.upload_id:
+        body.upload_id, body.dirty = store.start_upload(path, content), True
+
+    def one(number: int) -> None:
+        offset, length = body.span(number)
+        data = os.pread(file.fileno(), length, offset)
+        if len(data) != length or _md5(data) != body.part_md5s[number - 1]:
+            raise LocalChanged(path, "changed while it was uploaded")
+        body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=body.part_md5s[number - 1]).etag)
+
+    try:
+        allowed = None if body.allowance is None else body.allowance - keep_back
+        if not _in_parallel(body, one, allowed, stop, RequestClass.PUT):
+            return None
+        parts = [Part(number=n, size=body.span(n)[1], etag=etag) for n, etag in sorted(body.parts.items())]
+        written = store.complete_upload(path, body.upload_id, parts, condition=condition)
+    except UploadMissing:
+        body.restart()
+        raise
+    body.finished = True
+    return written
+
+
+def download_ranges(
+    store: Store, tree: Tree, etag: str, body: BigBody, stop: threading.Event
+) -> tuple[Staged, ObjectInfo, bytes] | None:
+    """Fetches the missing ranges of exactly `etag`; (sealed file, description, SHA-256) once all are there.
+
+    None when `stop` or the allowance came first. Raises PreconditionFailed when the object changed.
+    """
+    path = body.path
+    file = tree.reopen(body.staged) if body.staged else None
+    if file is None:
+        body.parts.clear()
+        file, body.staged = tree.stage(path)
+        body.dirty = True
+    staged = body.staged
+    if staged is None:
+        raise AssertionError("a download without a file")
+    seen: list[ObjectInfo] = []
+
+    def one(number: int) -> None:
+        offset, length = body.span(number)
+        for attempt in range(1, MOST_CORRUPT_PARTS + 1):
+            try:
+                target: Any = _At(file.fileno(), offset)
+                seen.append(store.get(path, target, offset=offset, length=length, if_match=etag))
+                break
+            except BodyCorrupt:
+                if attempt == MOST_CORRUPT_PARTS:
+                    raise
+        body.kept(number, "1")
+
+    with file:
+        os.truncate(file.fileno(), body.size)
+        try:
+            if not _in_parallel(body, one, body.allowance, stop, RequestClass.GET):
+                return None
+        except PreconditionFailed:
+            body.finished = True
+            tree.discard(staged)
+            raise
+        sha256 = _sha256(file)
+        info = seen[-1] if seen else store.head(path)
+        sealed = seal(file, staged, mtime_ns=info.mtime_ns)
+    body.finished = True
+    return sealed, info, sha256
+
+
+def range_size(size: int) -> int:
+    """Bytes per GET of a large download."""
+    return max(RANGE_SIZE, -(-size // 10_000 // MIB) * MIB)
+
+
+def _in_parallel(
+    body: BigBody,
+    one: Callable[[int], None],
+    allowed: int | None,
+    stop: threading.Event,
+    request_class: RequestClass,
+) -> bool:
+    """Runs `one` for every missing part; False when some are left. The first error ends it."""
+    missing = body.missing
+    todo = deque(missing if allowed is None else missing[: max(0, allowed)])
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while todo and not failures and not stop.is_set():
+            try:
+                one(todo.popleft())
+            except IndexError:
+                return  # another thread took the last one
+            except BaseException as error:  # handed to the thread that waits for all of them
+                failures.append(error)
+
+    with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+        for _ in range(PARALLEL_PARTS):
+            pool.submit(work)
+    for error in sorted(failures, key=lambda error: isinstance(error, MeterRefused)):
+        if isinstance(error, MeterRefused):
+            body.refused = error.request_class
+        raise error
+    if body.missing and not stop.is_set():
+        body.refused = request_class
+    return not body.missing
+
+
+class _At:
+    """Writes at an offset of a shared file, whatever other threads write elsewhere."""
+
+    def __init__(self, fd: int, offset: int) -> None:
+        self.fd, self.offset = fd, offset
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.fd, view, self.offset)
+            self.offset += count
+            view = view[count:]
+        return len(data)
+
+
+def _read_exactly(file: BinaryIO, length: int, path: str) -> bytes:
+    pieces_: list[bytes] = []
+    left = length
+    while left:
+        piece = file.read(left)
+        if not piece:
+            raise LocalChanged(path, "shrank while it was read")
+        pieces_.append(piece)
+        left -= len(piece)
+    return pieces_[0] if len(pieces_) == 1 else b"".join(pieces_)
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _sha256(file: BinaryIO) -> bytes:
+    file.seek(0)
+    whole = hashlib.sha256()
+    while piece := file.read(4 * MIB):
+        whole.update(piece)
+    return whole.digest()

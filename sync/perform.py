@@ -1,0 +1,600 @@
+"""Carries out one operation, on a helper thread: files and requests, never the database.
+
+Each is decided again from current facts before it acts: local files by fingerprint, objects by conditional
+requests. A refused condition is an observation (one HEAD, then `decide` again), not a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from budgets.meter import Pot
+from sync.costs import MIB, MULTIPART_FROM, RANGES_FROM
+from sync.decide import WORK, Action, Decision, Local, Remote, Rules, Sides, decide
+from sync.fingerprint import Fingerprint, fingerprint
+from sync.large import BigBody, download_ranges, upload_parts
+from sync.models import Direction, OperationStatus
+from sync.paths import conflict_name
+from sync.record import Ledger, content_of
+from sync.transfers import Transfers
+from sync.tree import LocalChanged, Staged, Tree, seal
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.stores.base import (
+    BodyCorrupt,
+    Condition,
+    Content,
+    MeterRefused,
+    ObjectArchived,
+    ObjectInfo,
+    ObjectMissing,
+    PreconditionFailed,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    UploadMissing,
+    Written,
+)
+from vaulthalla.vaults.models import Vault, VaultKind
+
+# Bodies up to this size are read at once, which also makes what is hashed and what is sent the same bytes.
+IN_MEMORY = 2 * MIB
+READ_BYTES = MIB
+# How often a path may surprise before it is left to the next run.
+MOST_SURPRISES = 3
+MOST_CORRUPT_BODIES = 3
+ABSENT = Condition(absent=True)
+SURPRISES = (PreconditionFailed, ObjectMissing, UploadMissing)
+
+
+@dataclass(slots=True, kw_only=True)
+class Operation:
+    """An operation row, and what its execution needs to go on after a crash."""
+
+    id: int
+    path: str
+    action: Action
+    reason: str
+    status: OperationStatus
+    size: int
+    sides: Sides
+    source: str
+    progress: dict[str, Any]
+    cost: Requests = field(default_factory=Requests)
+    pot: Pot | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of an operation. `ledger` holds what was learnt; `refused` asks for more allotment."""
+
+    operation: Operation
+    status: OperationStatus
+    reason: str = ""
+    action: Action | None = None
+    ledger: Ledger
+    progress: dict[str, Any] = field(default_factory=dict)
+    refused: RequestClass | None = None
+    unavailable: bool = False
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+Side = TypeVar("Side")
+
+
+class Unfinished(Exception):
+    """A large body stopped between two parts, because time or the allotment is up; its parts are kept."""
+
+    def __init__(self, refused: RequestClass | None) -> None:
+        super().__init__()
+        self.refused = refused
+
+
+@dataclass(kw_only=True)
+class Workshop:
+    """What every operation of a run shares. Methods run on helper threads."""
+
+    vault: Vault
+    tree: Tree
+    store: Store
+    rules: Rules
+    policy: str
+    trash: str
+    stop: threading.Event
+    transfers: Transfers
+    may_delete: bool = False
+    touched: set[str] = field(default_factory=set)
+
+    @property
+    def is_bucket(self) -> bool:
+        return self.vault.kind == VaultKind.S3
+
+    def perform(self, operation: Operation) -> Outcome:
+        """The whole operation, or as far as it may go now. Raises only what nobody foresaw."""
+        ledger = Ledger(vault_id=self.vault.pk, policy=self.policy)
+        try:
+            if operation.status == OperationStatus.STAGED:
+                return self._publish(operation, ledger)
+            return self._attempt(operation, ledger)
+        except MeterRefused as refusal:
+            return self._outcome(operation, ledger, OperationStatus.PENDING, refused=refusal.request_class)
+        except Unfinished as pause:
+            return self._outcome(operation, ledger, OperationStatus.PENDING, refused=pause.refused)
+        except (LocalChanged, FileNotFoundError) as change:
+            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned", why=change)
+        except IsADirectoryError:
+            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason="beside_directory")
+        except PermissionError as error:
+            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason="unreadable_file", why=error)
+        except StoreUnavailable as error:
+            return self._outcome(operation, ledger, OperationStatus.FAILED, reason=str(error), unavailable=True)
+        except StoreError as error:
+            return self._outcome(operation, ledger, OperationStatus.FAILED, reason=f"{error.code}: {error}")
+
+    def body(self, action: Action, sides: Sides) -> BigBody:
+        """The parts of a large body; also asked by the main thread, for what is left to pay."""
+        if action is Action.UPLOAD:
+            local = _present(sides.local)
+            return self.transfers.body(sides.path, Direction.UP, version=local.version, size=local.size)
+        remote = _present(sides.remote)
+        return self.transfers.body(sides.path, Direction.DOWN, version=remote.etag, size=remote.size)
+
+    # --- deciding again
+
+    def _attempt(self, operation: Operation, ledger: Ledger) -> Outcome:
+        sides, decision = operation.sides, Decision(action=operation.action, reason=operation.reason)
+        if decision.action is Action.VERIFY:
+            sides, decision = self._look_again(operation, sides, ledger)
+        for _ in range(MOST_SURPRISES + 1):
+            if decision.action not in WORK:
+                return self._verdict(operation, sides, decision, ledger)
+            try:
+                return self._act(operation, sides, decision, ledger)
+            except SURPRISES:
+                sides, decision = self._look_again(operation, sides, ledger)
+        return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+
+    def _look_again(self, operation: Operation, sides: Sides, ledger: Ledger) -> tuple[Sides, Decision]:
+        """One HEAD, merged into what is known; then the same decision with what it told."""
+        seen = self._head(operation, ledger)
+        known = replace(sides, remote=seen, local=self._hashed(sides), doubtful=False)
+        return known, decide(known, replace(self.rules, verified=True))
+
+    def _head(self, operation: Operation, ledger: Ledger) -> Remote | None:
+        try:
+            info = self.store.head(operation.path)
+        except ObjectMissing as missing:
+            ledger.gone.append((operation.path, missing.observed_at or datetime.now(UTC)))
+            return None
+        ledger.seen.append(info)
+        remote = remote_of(info)
+        if not self.is_bucket and operation.action is Action.VERIFY:
+            digest = hashlib.sha256()
+            self.store.get(operation.path, _Nowhere(), if_match=info.etag, on_bytes=digest.update)
+            remote = replace(remote, sha256=digest.digest())
+        return remote
+
+    def _hashed(self, sides: Sides) -> Local | None:
+        """The local side with its SHA-256, which a lost answer to our own write is recognised by."""
+        local = sides.local
+        if local is None or local.sha256 is not None or local.size >= MULTIPART_FROM:
+            return local
+        with self._open(sides.path, local) as file:
+            return _hash(file, local)
+
+    # --- acting
+
+    def _act(self, operation: Operation, sides: Sides, decision: Decision, ledger: Ledger) -> Outcome:
+        match decision.action:
+            case Action.UPLOAD:
+                return self._upload(operation, sides, ledger)
+            case Action.COPY:
+                return self._copy(operation, sides, ledger)
+            case Action.DOWNLOAD | Action.KEEP_BOTH:
+                return self._download(operation, sides, decision.action, ledger)
+            case Action.DELETE_REMOTE | Action.DELETE_LOCAL if not self.may_delete:
+                # Deletes come last, so a transfer that turned into one waits for the next run.
+                return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+            case Action.DELETE_REMOTE:
+                return self._delete_remote(operation, sides, ledger)
+            case Action.DELETE_LOCAL:
+                return self._delete_local(operation, sides, ledger)
+            case _:
+                raise AssertionError(f"{decision.action} is no work")
+
+    def _upload(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
+        local = _present(sides.local)
+        if self._is_planned_as_delete(operation):
+            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+        if self.is_bucket and local.size >= MULTIPART_FROM:
+            sent, written = self._upload_parts(sides, local)
+        else:
+            sent, written = self._put(sides.path, local, sides, _condition(sides.remote))
+        self._record_upload(ledger, sides.path, sent, written, sides)
+        size = sent.size if written else 0
+        return self._done(operation, ledger, Action.UPLOAD if written else Action.CONVERGE, bytes_up=size)
+
+    def _put(self, path: str, local: Local, sides: Sides | None, condition: Condition) -> tuple[Local, Written | None]:
+        """A single PUT of exactly the bytes that were hashed. None when the remote side already holds them."""
+        with self._open(path, local) as file:
+            small = file.read() if local.size <= IN_MEMORY else None
+            hashed = _hash(BytesIO(small) if small is not None else file, local)
+            self._check_unmoved(file, path, local, len(small) if small is not None else local.size)
+            if sides is not None and _is_base(sides, hashed):
+                return hashed, None
+            file.seek(0)
+            content = self._content(hashed)
+            try:
+                written = self.store.put(path, file if small is None else small, content, condition=condition)
+            except BodyCorrupt:
+                # The store refused bytes that are not those that were hashed: the file was written to meanwhile.
+                self._check_unmoved(file, path, local, local.size)
+                raise
+            return hashed, written
+
+    def _upload_parts(self, sides: Sides, local: Local) -> tuple[Local, Written | None]:
+        body = self.body(Action.UPLOAD, sides)
+        self._abort_stale(body)
+        with self._open(sides.path, local) as file:
+            body.hash_once(file, self.stop)
+            self._check_unmoved(file, sides.path, local, local.size)
+            hashed = replace(local, sha256=body.sha256)
+            if _is_base(sides, hashed):
+                return hashed, None
+            condition = _condition(sides.remote)
+            content = Content(
+                size=local.size,
+                sha256=body.sha256 or b"",
+                md5=b"",
+                mtime_ns=local.mtime_ns,
+                storage_class=self.vault.storage_class,
+            )
+            written = upload_parts(self.store, file, body, content, self.stop, condition=condition)
+            if written is None:
+                raise Unfinished(body.refused)
+            return hashed, written
+
+    def _abort_stale(self, body: BigBody) -> None:
+        """Parts of an earlier version cost money until they are dropped; a budget may keep them for now."""
+        if body.stale_upload:
+            with suppress(MeterRefused, StoreError):
+                self.store.abort_upload(body.path, body.stale_upload)
+            body.stale_upload = ""
+
+    def _copy(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
+        """A renamed file: the store copies what it has. Whatever is in the way of that, an upload does it."""
+        local, source = _present(sides.local), remote_from(operation.progress["source"])
+        if self.tree.fingerprint(sides.path) != _fingerprint(local):
+            raise LocalChanged(sides.path, "changed since it was planned")
+        try:
+            written = self.store.copy(
+                operation.source,
+                sides.path,
+                source_etag=source.etag,
+                size=source.size,
+                storage_class=source.storage_class,
+                condition=ABSENT,
+            )
+        except (ObjectArchived, *SURPRISES):
+            return self._upload(operation, sides, ledger)
+        info = _own(sides.path, local, written, source.storage_class, mtime_ns=source.mtime_ns)
+        ledger.written.append(info)
+        ledger.agree(sides.path, local, remote_of(info), local.sha256)
+        return self._done(operation, ledger, Action.COPY)
+
+    def _download(self, operation: Operation, sides: Sides, action: Action, ledger: Ledger) -> Outcome:
+        """Fetches and verifies the body beside its target; it is renamed into place once that is recorded."""
+        try:
+            staged, info, sha256 = self._fetch(operation, _present(sides.remote))
+        except ObjectArchived:
+            return self._verdict(
+                operation, sides, Decision(action=Action.ARCHIVE_SKIPPED, reason="needs_restore", settles=True), ledger
+            )
+        operation.progress = {
+            "staged": {"name": staged.name, "inode": staged.inode, "size": staged.size, "mtime_ns": staged.mtime_ns},
+            "sha256": sha256.hex(),
+            "etag": info.etag,
+            "version_id": info.version_id,
+            "storage_class": info.storage_class,
+            "over": list(_fingerprint_row(sides.local)) if sides.local else None,
+            "beside": self._conflict_path(sides.path) if action is Action.KEEP_BOTH else "",
+            "action": action.value,
+        }
+        ledger.seen.append(replace(info, sha256=sha256))
+        outcome = self._outcome(operation, ledger, OperationStatus.STAGED)
+        outcome.progress = operation.progress
+        outcome.bytes_down = info.size
+        return outcome
+
+    def _fetch(self, operation: Operation, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
+        if self.is_bucket and remote.size >= RANGES_FROM:
+            body = self.body(Action.DOWNLOAD, replace(operation.sides, remote=remote))
+            done = download_ranges(self.store, self.tree, remote.etag, body, self.stop)
+            if done is None:
+                raise Unfinished(body.refused)
+            return self._checked(operation.path, remote, *done)
+        for attempt in range(1, MOST_CORRUPT_BODIES + 1):
+            try:
+                return self._fetch_once(operation.path, remote)
+            except BodyCorrupt:
+                if attempt == MOST_CORRUPT_BODIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _fetch_once(self, path: str, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
+        file, staged = self.tree.stage(path)
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+        def on_bytes(piece: bytes) -> None:
+            sha256.update(piece)
+            md5.update(piece)
+
+        try:
+            with file:
+                info = self.store.get(path, file, if_match=remote.etag, on_bytes=on_bytes)
+                _check_body(path, info, remote, sha256.digest(), md5.digest() if self.is_bucket else None)
+                return seal(file, staged, mtime_ns=info.mtime_ns), info, sha256.digest()
+        except BaseException:
+            self.tree.discard(staged)
+            raise
+
+    def _checked(
+        self, path: str, remote: Remote, staged: Staged, info: ObjectInfo, sha256: bytes
+    ) -> tuple[Staged, ObjectInfo, bytes]:
+        try:
+            _check_body(path, info, remote, sha256, None)
+        except BodyCorrupt:
+            self.tree.discard(staged)
+            raise
+        return staged, info, sha256
+
+    def _publish(self, operation: Operation, ledger: Ledger) -> Outcome:
+        """The second half of a download. Every step can be repeated, so a crash costs nothing."""
+        kept = operation.progress
+        staged = Staged(**kept["staged"])
+        over, beside = kept["over"], kept["beside"]
+        print_ = self.tree.publish(
+            staged,
+            operation.path,
+            expected=Fingerprint(**dict(zip(_FINGERPRINT, over, strict=True))) if over else None,
+            trash=self.trash,
+            beside=beside,
+            touched=self.touched,
+        )
+        sha256 = bytes.fromhex(kept["sha256"])
+        local = _local(print_, sha256)
+        remote = Remote(size=local.size, etag=kept["etag"], version_id=kept["version_id"], sha256=sha256)
+        ledger.agree(operation.path, local, remote, sha256)
+        ledger.downloaded(operation.path, local)
+        if beside:
+            self._upload_beside(beside, ledger)
+        return self._done(operation, ledger, Action(kept["action"]))
+
+    def _upload_beside(self, path: str, ledger: Ledger) -> None:
+        """The other half of keeping both: the copy that was kept here goes to the remote side, too."""
+        found = self.tree.fingerprint(path)
+        if found is None or found.size >= MULTIPART_FROM:
+            return  # the next run uploads it as any new file
+        local = _local(found, None)
+        try:
+            sent, written = self._put(path, local, None, ABSENT)
+        except PreconditionFailed:
+            return
+        ledger.downloaded(path, sent)
+        self._record_upload(ledger, path, sent, written, Sides(path=path, local=sent))
+
+    def _delete_remote(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
+        if self._is_back(sides):
+            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+        remote = _present(sides.remote)
+        gone_at = self.store.delete(sides.path, if_match=remote.etag)
+        ledger.gone.append((sides.path, gone_at))
+        ledger.dropped.append(sides.path)
+        return self._done(operation, ledger, Action.DELETE_REMOTE)
+
+    def _delete_local(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
+        expected = _fingerprint(_present(sides.local))
+        self.tree.remove(sides.path, expected=expected, trash=self.trash, touched=self.touched)
+        ledger.local_gone.append(sides.path)
+        ledger.dropped.append(sides.path)
+        return self._done(operation, ledger, Action.DELETE_LOCAL)
+
+    # --- parts of the above
+
+    def _is_planned_as_delete(self, operation: Operation) -> bool:
+        return self.may_delete and operation.action in (Action.DELETE_REMOTE, Action.DELETE_LOCAL)
+
+    def _is_back(self, sides: Sides) -> bool:
+        """Whether a file that was gone when the delete was planned is there again."""
+        try:
+            return sides.local is None and self.tree.fingerprint(sides.path) is not None
+        except LocalChanged:
+            return True
+
+    def _open(self, path: str, local: Local) -> BinaryIO:
+        """The file, if it still is the one that was planned."""
+        file = self.tree.open_read(path)
+        try:
+            self._check_unmoved(file, path, local, local.size)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check_unmoved(self, file: BinaryIO, path: str, local: Local, size: int) -> None:
+        if size != local.size or fingerprint(os.fstat(file.fileno())) != _fingerprint(local):
+            raise LocalChanged(path, "changed since it was planned")
+
+    def _content(self, local: Local) -> Content:
+        return Content(
+            size=local.size,
+            sha256=local.sha256 or b"",
+            md5=local.md5 or b"",
+            mtime_ns=local.mtime_ns,
+            storage_class=self.vault.storage_class,
+        )
+
+    def _record_upload(self, ledger: Ledger, path: str, sent: Local, written: Written | None, sides: Sides) -> None:
+        if written is None:
+            ledger.agree(path, sent, _present(sides.remote), sent.sha256)
+        else:
+            info = _own(path, sent, written, self.vault.storage_class or "STANDARD", mtime_ns=sent.mtime_ns)
+            ledger.written.append(info)
+            ledger.agree(path, sent, remote_of(info), sent.sha256)
+        ledger.hashed(path, sent)
+
+    def _conflict_path(self, path: str) -> str:
+        when, host = datetime.now(UTC), socket.gethostname()
+        ordinal = 1
+        while True:
+            name = conflict_name(path, host, when, ordinal=ordinal, prefix=self.vault.prefix)
+            if self.tree.fingerprint(name) is None:
+                return name
+            ordinal += 1
+
+    def _verdict(self, operation: Operation, sides: Sides, decision: Decision, ledger: Ledger) -> Outcome:
+        """The second look found nothing to do, or nothing that may be done."""
+        ledger.verdict(sides, decision)
+        found_own = decision.action is Action.CONVERGE and operation.action is Action.UPLOAD
+        if decision.action in (Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED):
+            return self._outcome(
+                operation, ledger, OperationStatus.SKIPPED, reason=decision.reason, action=decision.action
+            )
+        if found_own and content_of(sides) is not None:
+            return self._done(operation, ledger, Action.UPLOAD, bytes_up=operation.size)
+        if decision.action is Action.DROP_BASE and operation.action is Action.DELETE_REMOTE:
+            return self._done(operation, ledger, Action.DELETE_REMOTE)
+        return self._done(operation, ledger, decision.action)
+
+    def _done(self, operation: Operation, ledger: Ledger, action: Action, *, bytes_up: int = 0) -> Outcome:
+        outcome = self._outcome(operation, ledger, OperationStatus.DONE, action=action)
+        outcome.bytes_up = bytes_up
+        return outcome
+
+    def _outcome(
+        self,
+        operation: Operation,
+        ledger: Ledger,
+        status: OperationStatus,
+        *,
+        reason: str = "",
+        action: Action | None = None,
+        refused: RequestClass | None = None,
+        unavailable: bool = False,
+        why: object = None,
+    ) -> Outcome:
+        return Outcome(
+            operation=operation,
+            status=status,
+            reason=reason or operation.reason,
+            action=action,
+            ledger=ledger,
+            progress=operation.progress,
+            refused=refused,
+            unavailable=unavailable,
+        )
+
+
+class _Nowhere(BytesIO):
+    """Takes a body that is only hashed."""
+
+    def write(self, data: Any, /) -> int:
+        return len(data)
+
+
+_FINGERPRINT = ("size", "mtime_ns", "ctime_ns", "inode")
+
+
+def remote_of(info: ObjectInfo) -> Remote:
+    return Remote(
+        size=info.size,
+        etag=info.etag,
+        version_id=info.version_id,
+        sha256=info.sha256,
+        mtime_ns=info.mtime_ns,
+        storage_class=info.storage_class,
+        archive_status=info.archive_status,
+        restore=info.restore.value,
+    )
+
+
+def remote_from(row: dict[str, Any]) -> Remote:
+    return msgspec.convert(row, Remote)
+
+
+def _own(path: str, local: Local, written: Written, storage_class: str, *, mtime_ns: int | None) -> ObjectInfo:
+    """What the index knows of an object we wrote, without asking for it."""
+    return ObjectInfo(
+        key=path,
+        size=local.size,
+        etag=written.etag,
+        last_modified=written.observed_at,
+        observed_at=written.observed_at,
+        storage_class=storage_class,
+        version_id=written.version_id,
+        sha256=local.sha256,
+        mtime_ns=mtime_ns,
+    )
+
+
+def _local(found: Fingerprint, sha256: bytes | None) -> Local:
+    return Local(size=found.size, mtime_ns=found.mtime_ns, ctime_ns=found.ctime_ns, inode=found.inode, sha256=sha256)
+
+
+def _fingerprint(local: Local) -> Fingerprint:
+    return Fingerprint(size=local.size, mtime_ns=local.mtime_ns, ctime_ns=local.ctime_ns, inode=local.inode)
+
+
+def _fingerprint_row(local: Local) -> tuple[int, int, int, int]:
+    return (local.size, local.mtime_ns, local.ctime_ns, local.inode)
+
+
+def _present(side: Side | None) -> Side:
+    """A side that the action cannot do without; `decide` gives no such action otherwise."""
+    if side is None:
+        raise AssertionError("an action without the side it acts on")
+    return side
+
+
+def _condition(remote: Remote | None) -> Condition:
+    return ABSENT if remote is None else Condition(etag=remote.etag)
+
+
+def _is_base(sides: Sides, local: Local) -> bool:
+    """Whether a file that looked changed holds what both sides agreed on, and the remote side still does."""
+    base, remote = sides.base, sides.remote
+    return (
+        base is not None
+        and remote is not None
+        and base.sha256 is not None
+        and base.sha256 == local.sha256
+        and remote.etag == base.etag
+    )
+
+
+def _hash(file: BinaryIO, local: Local) -> Local:
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    while piece := file.read(READ_BYTES):
+        sha256.update(piece)
+        md5.update(piece)
+    return replace(local, sha256=sha256.digest(), md5=md5.digest())
+
+
+def _check_body(path: str, info: ObjectInfo, remote: Remote, sha256: bytes, md5: bytes | None) -> None:
+    """Refuses a body that is not the object's: by our SHA-256, else by an ETag that is an MD5."""
+    promised = info.sha256 or remote.sha256
+    if promised is not None:
+        if promised != sha256:
+            raise BodyCorrupt(f"{path}: the body does not have the SHA-256 it was written with.")
+    elif md5 is not None and info.etag_is_md5 and info.etag != md5.hex():
+        raise BodyCorrupt(f"{path}: the body does not have the MD5 of its ETag.")

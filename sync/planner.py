@@ -1,0 +1,290 @@
+"""From differing paths to operations: folds decisions into rows, checks the guards, cuts the chunks.
+
+Batches commit one by one with the last path as cursor, so a plan of any size survives a crash and holds
+its lease; nothing is executed before the last batch has been checked as a whole and cut.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from budgets.access import remaining
+from sync import guards, sql
+from sync.chunks import cut
+from sync.costs import cost
+from sync.decide import WORK, Action, Decision, Rules, Sides, decide
+from sync.models import DirState, LocalDir
+from sync.options import SyncOptions
+from sync.paths import path_problem
+from sync.record import Ledger, versions
+from sync.rows import policy_key, policy_terms, sides_of, to_json
+from sync.unknown import UnknownBelow
+from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.stores.base import Capabilities
+from vaulthalla.terms import ConflictPolicy, Strategy
+from vaulthalla.vaults.models import Vault, VaultKind
+from vaulthalla.work.engine import Lease, Yield, handler
+from vaulthalla.work.models import Run, RunKind, Trigger
+
+BATCH = 5_000
+# A server-side copy of less costs as much as the upload it saves.
+RENAME_FROM = 2**20
+# How many archived objects a manual sync asks about: a HEAD each, to learn of restores.
+MOST_RESTORE_CHECKS = 100
+
+
+class Plan(msgspec.Struct):
+    """How far planning came, and what it adds up to. Lives in the chunk's cursor."""
+
+    after: str = ""
+    ordinal: int = 0
+    restore_checks: int = 0
+    actions: dict[str, int] = {}
+    skipped: dict[str, int] = {}
+    requests: dict[str, int] = {}
+
+    @property
+    def needs(self) -> Requests:
+        return Requests({RequestClass(name): count for name, count in self.requests.items()})
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """One batch of decisions, ready to be written in one transaction."""
+
+    ledger: Ledger
+    operations: list[tuple[Any, ...]] = field(default_factory=list)
+    actions: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    requests: Requests = field(default_factory=Requests)
+
+
+@handler("sync.plan")
+def plan(lease: Lease) -> Yield | None:
+    """Plans the rest of the paths, then checks and cuts the plan as a whole."""
+    planner = Planner.of(lease.load_run(), lease.cursor)
+    planner.check_emptied()
+    with planner.batches() as batches:
+        for rows in batches:
+            draft = planner.draft(rows)
+            with lease.commit(cursor=planner.cursor(rows[-1][0], draft), items_done=planner.plan.ordinal):
+                sql.insert_operations(draft.operations)
+                draft.ledger.write()
+            if lease.overdue:
+                return Yield(msgspec.to_builtins(planner.plan))
+    with lease.commit(cursor=msgspec.to_builtins(planner.plan)):
+        planner.finish()
+    return None
+
+
+@dataclass(kw_only=True)
+class Planner:
+    """The facts a plan is made from. Decisions themselves are `sync.decide`'s."""
+
+    run: Run
+    vault: Vault
+    options: SyncOptions
+    rules: Rules
+    able: Capabilities
+    plan: Plan
+    unknown: UnknownBelow
+
+    @classmethod
+    def of(cls, run: Run, cursor: Any) -> Planner:
+        vault = Vault.objects.select_related("policy").get(runs=run)
+        strategy, conflict = policy_terms(vault.policy)
+        return cls(
+            run=run,
+            vault=vault,
+            options=SyncOptions.of(run),
+            rules=Rules(strategy=strategy, conflict=conflict, delete_foreign=vault.policy.delete_foreign),
+            able=capabilities(vault),
+            plan=msgspec.convert(cursor or {}, Plan),
+            unknown=unknown_below(vault),
+        )
+
+    def check_emptied(self) -> None:
+        if self.rules.strategy is not Strategy.CACHE and not self.options.allow_deletes:
+            guards.check_emptied(self.vault)
+
+    def batches(self) -> Any:
+        return sql.differing(
+            self.vault.pk,
+            policy=policy_key(self.vault.policy),
+            after=self.plan.after,
+            selection=self.options.selection(self.run),
+            batch=BATCH,
+        )
+
+    def draft(self, rows: list[tuple[Any, ...]]) -> Draft:
+        """Decides a batch. Reads the database only for paths that stand in each other's way."""
+        resolutions = Resolutions.of(self.vault.pk, [row[0] for row in rows])
+        decided = [(sides, self._decide(sides, resolutions)) for sides in map(self._sides, rows)]
+        blocked = clashes(self.vault, decided)
+        draft = Draft(ledger=Ledger(vault_id=self.vault.pk, policy=policy_key(self.vault.policy)))
+        for sides, decision in decided:
+            reason = blocked.get(sides.path)
+            self._take(draft, sides, Decision(action=Action.PATH_SKIPPED, reason=reason) if reason else decision)
+        return draft
+
+    def cursor(self, after: str, draft: Draft) -> Any:
+        """Adds a batch to the plan."""
+        plan = self.plan
+        plan.after = after
+        plan.ordinal += len(draft.operations)
+        plan.actions = dict(Counter(plan.actions) + draft.actions)
+        plan.skipped = dict(Counter(plan.skipped) + draft.skipped)
+        plan.requests = {c.value: n for c, n in (plan.needs + draft.requests).items()}
+        return msgspec.to_builtins(plan)
+
+    def finish(self) -> None:
+        """Pairs renames, checks guards, space and download bytes, and cuts what may run into chunks."""
+        copies = self._pair_renames()
+        guards.check_deletes(self.run, self.vault, self.options, self.plan.actions, renamed=copies)
+        guards.park_downloads(self.run, self.vault, self.plan.needs)
+        cut(self.run, self.vault)
+        sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
+        self.run.result = {
+            "planned": self.plan.actions,
+            "skipped": self.plan.skipped,
+            "requests": self.plan.needs.as_json(),
+        }
+        self.run.save(update_fields=["result"])
+
+    def _sides(self, row: tuple[Any, ...]) -> Sides:
+        sides, skip = sides_of(row)
+        problem = skip or path_problem(sides.path)
+        unknown = "" if problem else self.unknown.reason(sides.path)
+        if not problem and not unknown:
+            return sides
+        return replace(sides, unknown=problem or unknown, unknown_settles=bool(problem))
+
+    def _decide(self, sides: Sides, resolutions: Resolutions) -> Decision:
+        decision = decide(sides, resolutions.rules(sides, self.rules))
+        if self.run.kind == RunKind.FETCH:
+            decision = _fetch(sides, decision)
+        if decision.action is Action.ARCHIVE_SKIPPED and self._may_check_restore():
+            self.plan.restore_checks += 1
+            return Decision(action=Action.VERIFY, reason="restore state")
+        return decision
+
+    def _may_check_restore(self) -> bool:
+        return self.run.trigger == Trigger.MANUAL and self.plan.restore_checks < MOST_RESTORE_CHECKS
+
+    def _take(self, draft: Draft, sides: Sides, decision: Decision) -> None:
+        if decision.action is Action.NOTHING:
+            return
+        draft.actions[decision.action.value] += 1
+        if decision.action in WORK:
+            if self.vault.kind == VaultKind.S3:
+                draft.requests.update(cost(decision.action, sides, self.able))
+            ordinal = self.plan.ordinal + len(draft.operations)
+            size = size_of(decision.action, sides)
+            draft.operations.append(
+                (self.run.pk, ordinal, sides.path, decision.action.value, decision.reason, size, to_json(sides))
+            )
+            return
+        draft.ledger.verdict(sides, decision)
+        if decision.action is Action.PATH_SKIPPED and not decision.settles:
+            draft.skipped[decision.reason] += 1
+
+    def _pair_renames(self) -> int:
+        if self.vault.kind != VaultKind.S3 or not self.plan.actions.get(Action.DELETE_REMOTE.value):
+            return 0
+        left = remaining(self.run.pk)[RequestClass.COPY]
+        most = self.plan.actions.get(Action.UPLOAD.value, 0)
+        return sql.execute(
+            sql.PAIR_RENAMES,
+            {"run": self.run.pk, "rename_from": RENAME_FROM, "most": most if left is None else min(left, most)},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolutions:
+    """What the operator decided for conflicts; each holds only for the versions it was made for."""
+
+    by_path: dict[str, tuple[str, str, str]]
+
+    @classmethod
+    def of(cls, vault_id: int, paths: list[str]) -> Resolutions:
+        rows = sql.fetch(sql.RESOLUTIONS, (vault_id, paths))
+        return cls(by_path={path: (local, remote, resolution) for path, local, remote, resolution in rows})
+
+    def rules(self, sides: Sides, rules: Rules) -> Rules:
+        """`rules` with the operator's decision in place of the policy, if it still applies."""
+        local, remote, resolution = self.by_path.get(sides.path, ("", "", ""))
+        if not resolution or (local, remote) != versions(sides):
+            return rules
+        return Rules(strategy=rules.strategy, conflict=ConflictPolicy(resolution), verified=True)
+
+
+def capabilities(vault: Vault) -> Capabilities:
+    """What the probe proved of this vault's store; a second directory checks its conditions itself."""
+    if vault.kind == VaultKind.LOCAL:
+        return Capabilities(conditional_put=True, conditional_copy=True, conditional_delete=True)
+    proven = vault.capabilities
+    return Capabilities(
+        conditional_put=bool(proven.get("conditional_put")),
+        conditional_copy=bool(proven.get("conditional_copy")),
+        conditional_delete=bool(proven.get("conditional_delete")),
+    )
+
+
+def unknown_below(vault: Vault) -> UnknownBelow:
+    reasons = {DirState.UNREADABLE.value: "unreadable_directory", DirState.UNMOUNTED.value: "unmounted"}
+    rows = LocalDir.objects.filter(vault=vault).exclude(state=DirState.READ).values_list("dir", "state")
+    return UnknownBelow((directory, reasons[state]) for directory, state in rows)
+
+
+def size_of(action: Action, sides: Sides) -> int:
+    """The bytes an operation is about."""
+    if action in (Action.UPLOAD, Action.COPY):
+        return sides.local.size if sides.local else 0
+    return sides.remote.size if sides.remote else (sides.local.size if sides.local else 0)
+
+
+def clashes(vault: Vault, decided: list[tuple[Sides, Decision]]) -> dict[str, str]:
+    """Paths that cannot be files because a file or a directory is in the way, with the reason.
+
+    A bucket may hold `a` beside `a/b`, a directory cannot. What has a file here keeps the path; between
+    two objects without files, the directory wins.
+    """
+    new = [
+        sides.path
+        for sides, decision in decided
+        if (decision.action is Action.DOWNLOAD and sides.local is None)
+        or (decision.action is Action.UPLOAD and sides.remote is None and vault.kind == VaultKind.LOCAL)
+    ]
+    if not new:
+        return {}
+    above = {path: list(ancestors(path)) for path in new}
+    every = sorted({parent for parents in above.values() for parent in parents})
+    files = sql.files_at(vault.pk, every) if every else set()
+    if vault.kind == VaultKind.LOCAL and every:
+        files |= sql.objects_at(vault.pk, every)
+    blocked = {path: "below_file" for path, parents in above.items() if any(p in files for p in parents)}
+    blocked.update(dict.fromkeys(sql.beside_directory(vault.pk, new), "beside_directory"))
+    return blocked
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """Every proper parent path: "a", "a/b" for "a/b/c"."""
+    place = path.find("/")
+    while place > 0:
+        yield path[:place]
+        place = path.find("/", place + 1)
+
+
+def _fetch(sides: Sides, decision: Decision) -> Decision:
+    """A fetch downloads what is only indexed here, and leaves every other decision to a sync."""
+    if decision.action is Action.INDEX_ONLY:
+        if sides.remote is not None and sides.remote.needs_restore:
+            return Decision(action=Action.ARCHIVE_SKIPPED, reason="needs_restore", settles=True)
+        return Decision(action=Action.DOWNLOAD, reason="fetch")
+    wanted = (Action.DOWNLOAD, Action.VERIFY, Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED)
+    return decision if decision.action in wanted else Decision(action=Action.NOTHING)

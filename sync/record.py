@@ -1,0 +1,153 @@
+"""Collects what planning and executing learnt, and writes it set-based, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from indexing.merge import observe, observe_gone
+from indexing.models import Source
+from sync import sql
+from sync.decide import Action, Decision, Local, Remote, Sides
+from vaulthalla.stores.base import ObjectInfo
+
+Row = tuple[Any, ...]
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Rows to be; `write` turns each list into one statement."""
+
+    vault_id: int
+    policy: str
+    agreed: list[Row] = field(default_factory=list)
+    settled: list[Row] = field(default_factory=list)
+    evicted: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    conflicts: list[Row] = field(default_factory=list)
+    local_put: list[Row] = field(default_factory=list)
+    local_gone: list[str] = field(default_factory=list)
+    hashes: list[Row] = field(default_factory=list)
+    written: list[ObjectInfo] = field(default_factory=list)
+    seen: list[ObjectInfo] = field(default_factory=list)
+    gone: list[tuple[str, datetime]] = field(default_factory=list)
+
+    def verdict(self, sides: Sides, decision: Decision) -> None:
+        """A decision that needs no work."""
+        match decision.action:
+            case Action.CONVERGE if sides.local and sides.remote:
+                self.agree(sides.path, sides.local, sides.remote, content_of(sides))
+            case Action.DROP_BASE:
+                self.dropped.append(sides.path)
+            case _ if decision.settles:
+                self._settle(sides, decision)
+            case _:
+                pass
+
+    def agree(self, path: str, local: Local, remote: Remote, sha256: bytes | None) -> None:
+        """Both sides hold the same content now."""
+        self.agreed.append(
+            (
+                *(path, remote.etag, remote.version_id, local.size),
+                *(local.mtime_ns, local.ctime_ns, local.inode, sha256),
+            )
+        )
+
+    def downloaded(self, path: str, local: Local) -> None:
+        """A file that was written here, so that the plan of the next run knows it before its scan."""
+        self.local_put.append(
+            (path, directory_of(path), local.size, local.mtime_ns, local.ctime_ns, local.inode, local.sha256)
+        )
+
+    def hashed(self, path: str, local: Local) -> None:
+        self.hashes.append((path, local.mtime_ns, local.inode, local.sha256, local.md5, local.multipart_etag))
+
+    def absorb(self, other: Ledger) -> None:
+        """Takes over everything that another ledger of the same vault holds."""
+        for name in _LISTS:
+            getattr(self, name).extend(getattr(other, name))
+
+    def write(self) -> None:
+        """One statement per kind of row, in an order in which a path may be in several lists."""
+        vault = self.vault_id
+        if self.agreed:
+            sql.execute(sql.AGREE, (vault, *_columns(self.agreed)))
+        if self.settled:
+            sql.execute(sql.SETTLE, (vault, self.policy, *_columns(self.settled)))
+        if self.evicted:
+            sql.execute(sql.FORGET_AGREEMENT, (vault, self.evicted))
+        if self.conflicts:
+            sql.execute(sql.OPEN_CONFLICTS, (vault, *_columns(self.conflicts)))
+        if self.dropped:
+            sql.execute(sql.DROP, (vault, self.dropped))
+        self._write_local()
+        self._write_index()
+
+    def _write_local(self) -> None:
+        vault = self.vault_id
+        if self.local_put:
+            sql.execute(sql.PUT_LOCAL, (vault, *_columns(self.local_put)))
+        if self.local_gone:
+            sql.execute(sql.DROP_LOCAL, (vault, self.local_gone))
+        touched = {row[1] for row in self.local_put} | {directory_of(path) for path in self.local_gone}
+        if touched:
+            sql.execute(sql.TOUCH_DIRS, (vault, sorted(touched)))
+        sql.put_hashes(vault, self.hashes)
+
+    def _write_index(self) -> None:
+        if self.seen:
+            observe(self.vault_id, self.seen, source=Source.HEAD)
+        if self.written:
+            observe(self.vault_id, self.written, source=Source.OWN)
+        if self.gone:
+            observe_gone(self.vault_id, self.gone, source=Source.OWN)
+
+    def _settle(self, sides: Sides, decision: Decision) -> None:
+        local, remote = versions(sides)
+        self.settled.append((sides.path, decision.action.value, decision.reason, local, remote))
+        if decision.action is Action.INDEX_ONLY and sides.base is not None:
+            self.evicted.append(sides.path)
+        if decision.action is Action.CONFLICT:
+            self.conflicts.append(
+                (sides.path, decision.reason, _evidence(sides.local), _evidence(sides.remote), local, remote)
+            )
+
+
+_LISTS = tuple(f.name for f in fields(Ledger) if f.name not in ("vault_id", "policy"))
+
+
+def versions(sides: Sides) -> tuple[str, str]:
+    """The versions a settled verdict and a conflict hold for; empty for an absent side."""
+    return (
+        sides.local.version if sides.local else "",
+        sides.remote.version if sides.remote else "",
+    )
+
+
+def content_of(sides: Sides) -> bytes | None:
+    """The SHA-256 that both sides of an agreement hold, as far as anybody knows it."""
+    known = (sides.local, sides.remote, sides.base)
+    return next((side.sha256 for side in known if side is not None and side.sha256 is not None), None)
+
+
+def directory_of(path: str) -> str:
+    """The directory of a path, as `LocalFile.dir` has it: "" or ending with "/"."""
+    return path[: path.rfind("/") + 1]
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _evidence(side: Local | Remote | None) -> str:
+    if side is None:
+        return json.dumps({"present": False})
+    shown: dict[str, Any] = {"present": True, "size": side.size, "sha256": side.sha256.hex() if side.sha256 else None}
+    shown["mtime_ns"] = side.mtime_ns
+    if isinstance(side, Remote):
+        shown["etag"] = side.etag
+        shown["storage_class"] = side.storage_class
+    return json.dumps(shown)

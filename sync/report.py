@@ -1,0 +1,126 @@
+"""A run, a vault's sync state and its conflicts, as JSON and for people. The names are a contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from budgets.access import lost, spent
+from indexing.describe import index_info
+from sync.finish import COUNTED
+from sync.models import Conflict
+from vaulthalla import units
+from vaulthalla.console import cell, fields
+from vaulthalla.requests import Requests
+from vaulthalla.vaults.describe import conditional_json
+from vaulthalla.vaults.models import Vault, VaultKind
+from vaulthalla.vaults.policy import budget_json, policy_json
+from vaulthalla.work.models import Run
+
+NO_OPERATIONS = {**{action.value: 0 for action in COUNTED}, "failed": 0}
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """DESIGN's `run`: every key is always there."""
+    return {
+        "run": str(run.pk),
+        "kind": run.kind,
+        "vault": run.vault.name if run.vault else None,
+        "status": run.status,
+        "trigger": run.trigger,
+        "stall": (
+            {"code": run.stall_code, "reason": run.stall_reason, "remedy": run.stall_remedy} if run.stall_code else None
+        ),
+        "error": (
+            {"code": run.error_code, "message": run.error_message, "remedy": run.error_remedy}
+            if run.error_code
+            else None
+        ),
+        "operations": {**NO_OPERATIONS, **run.result.get("operations", {})},
+        "skipped": run.result.get("skipped", {}),
+        "bytes": run.result.get("bytes", {"up": 0, "down": 0}),
+        "failures": run.result.get("failures", []),
+        "requests": spent(run.pk).as_json(),
+        "lost": lost(run.pk).as_json(),
+        "cost": None,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def run_text(value: dict[str, Any]) -> str:
+    operations = {name.replace("_", " "): count for name, count in value["operations"].items() if count}
+    requests = {name.replace("_", " "): count for name, count in value["requests"].items() if count}
+    moved = value["bytes"]
+    lines: list[tuple[str, Any]] = [
+        ("Run", f"{value['run']} ({value['kind']} of {value['vault']})"),
+        ("Status", value["status"]),
+        ("Operations", _counts(operations) or "nothing to do"),
+    ]
+    if value["skipped"]:
+        lines.append(("Skipped", _counts(value["skipped"])))
+    if moved["up"] or moved["down"]:
+        lines.append(("Bytes", f"{units.format_size(moved['up'])} up, {units.format_size(moved['down'])} down"))
+    lines.append(("Requests", _counts(requests) or "none"))
+    lines += [("Failed", f"{f['path']}: {f['reason']}") for f in value["failures"]]
+    for name in ("stall", "error"):
+        if value[name]:
+            lines.append(
+                (name.capitalize(), f"{value[name]['code']}: {value[name].get('reason') or value[name].get('message')}")
+            )
+            lines.append(("Remedy", value[name]["remedy"]))
+    return fields(lines)
+
+
+def info_json(vault: Vault) -> dict[str, Any]:
+    policy = vault.policy
+    return {
+        "vault": vault.name,
+        "kind": vault.kind,
+        "policy": policy_json(policy),
+        "budget": budget_json(policy),
+        "index": index_info(vault),
+        "conditional": conditional_json(vault),
+        "last_sync_at": policy.last_sync_at,
+        "last_success_at": policy.last_success_at,
+    }
+
+
+def info_text(value: dict[str, Any]) -> str:
+    policy, index = value["policy"], value["index"]
+    age = policy["max_remote_index_age_seconds"]
+    lines: list[tuple[str, Any]] = [
+        ("Vault", value["vault"]),
+        ("Interval", units.format_duration(policy["interval_seconds"])),
+        ("Enabled", policy["enabled"]),
+        ("Strategy", policy["strategy"]),
+        ("Conflict policy", policy["conflict_policy"]),
+        ("Max delete", policy["max_delete"]),
+    ]
+    if value["kind"] == VaultKind.S3:
+        budget = dict(value["budget"])
+        lines.append(("S3 request budget", budget.pop("preset")))
+        lines += [(f"  {name}", "unlimited" if limit is None else limit) for name, limit in budget.items()]
+        lines.append(("Max remote index age", "unlimited" if age is None else units.format_duration(age)))
+        lines.append(("On stale index", policy["on_stale_index"]))
+        proven = [name for name, yes in value["conditional"].items() if yes]
+        lines.append(("Proven conditions", ", ".join(proven) or "none: a HEAD before each write"))
+    lines += [("Last sync at", value["last_sync_at"]), ("Last success at", value["last_success_at"])]
+    lines.append(("Remote index", index["freshness"]))
+    lines += [(f"  {name.replace('_', ' ')}", cell(part)) for name, part in index.items() if name != "freshness"]
+    return fields(lines)
+
+
+def conflict_json(conflict: Conflict) -> dict[str, Any]:
+    return {
+        "id": str(conflict.pk),
+        "path": conflict.path,
+        "reason": conflict.reason,
+        "local": conflict.local,
+        "remote": conflict.remote,
+        "resolution": conflict.resolution or None,
+        "detected_at": conflict.detected_at,
+    }
+
+
+def _counts(counts: dict[str, int] | Requests) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

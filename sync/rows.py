@@ -1,0 +1,55 @@
+"""Between rows and values: what the planner reads, and what an operation keeps of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sync.decide import Agreed, Local, Remote, Sides
+from vaulthalla.terms import ConflictPolicy, Strategy
+from vaulthalla.vaults.models import SyncPolicy
+
+_decode = msgspec.json.Decoder(Sides).decode
+
+
+def sides_of(row: tuple[Any, ...]) -> tuple[Sides, str]:
+    """A differing row (see `sync.sql.DIFFERING`) as sides, and the scan's reason for skipping the path."""
+    path, rest = row[0], row[1:]
+    local, skip = rest[:7], rest[7]
+    remote, doubtful, base = rest[8:16], rest[16], rest[17:]
+    sides = Sides(
+        path=path,
+        local=Local(**dict(zip(_LOCAL, local, strict=True))) if local[0] is not None else None,
+        remote=Remote(**dict(zip(_REMOTE, remote, strict=True))) if remote[0] is not None else None,
+        base=Agreed(**dict(zip(_BASE, base, strict=True))) if base[4] is not None else None,
+        doubtful=bool(doubtful),
+    )
+    return sides, skip or ""
+
+
+_LOCAL = ("size", "mtime_ns", "ctime_ns", "inode", "sha256", "md5", "multipart_etag")
+_REMOTE = ("size", "etag", "version_id", "sha256", "mtime_ns", "storage_class", "archive_status", "restore")
+_BASE = ("size", "mtime_ns", "ctime_ns", "inode", "etag", "sha256")
+
+
+def to_json(sides: Sides) -> str:
+    """The text of an operation's `planned` column."""
+    return msgspec.json.encode(sides).decode()
+
+
+def from_json(planned: str | bytes | dict[str, Any]) -> Sides:
+    if isinstance(planned, dict):
+        return msgspec.convert(planned, Sides)
+    return _decode(planned)
+
+
+def policy_key(policy: SyncPolicy) -> str:
+    """What settled verdicts hold for; another key, and every path is looked at again."""
+    return f"{policy.strategy}/{policy.conflict_policy}/{'delete_foreign' if policy.delete_foreign else ''}"
+
+
+def policy_terms(policy: SyncPolicy) -> tuple[Strategy, ConflictPolicy]:
+    """Strategy and conflict policy of a vault; a local vault always behaves as `sync`."""
+    strategy = Strategy.SYNC if policy.vault.kind == "local" else Strategy(policy.strategy)
+    return strategy, ConflictPolicy(policy.conflict_policy)

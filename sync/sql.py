@@ -1,0 +1,383 @@
+# ruff: noqa: S608 - statements are put together from the constants and conditions of this package only
+"""The SQL of planning and of recording what was done. Every statement is set-based and keyed by one vault.
+
+Column order of a differing row (`DIFFERING_COLUMNS`) is what `sync.rows.sides` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+from sync.selection import Selection
+
+LOCAL_VERSION = "l.size || ':' || l.mtime_ns || ':' || l.ctime_ns || ':' || l.inode"
+REMOTE_VERSION = "r.etag || '|' || r.storage_class || '|' || r.restore"
+LOCAL_COLUMNS = "l.size, l.mtime_ns, l.ctime_ns, l.inode, l.sha256, l.md5, l.multipart_etag, l.skip"
+REMOTE_COLUMNS = (
+    "r.size, r.etag, r.version_id, r.sha256, r.mtime_ns, r.storage_class, r.archive_status, r.restore, r.doubtful"
+)
+BASE_COLUMNS = "b.size, b.mtime_ns, b.ctime_ns, b.inode, b.etag, b.sha256"
+NO_LOCAL = "NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, NULL::bytea, NULL::text, NULL::varchar"
+NO_REMOTE = (
+    "NULL::bigint, NULL::text, NULL::text, NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::varchar,"
+    " NULL::boolean"
+)
+
+# One branch per table that drives it, so that each is a merge of primary keys in path order and no row
+# of an unchanged path is sorted, hashed or sent.
+DIFFERING = f"""
+SELECT l.path AS path, {LOCAL_COLUMNS}, {REMOTE_COLUMNS}, {BASE_COLUMNS}
+  FROM sync_localfile l
+  LEFT JOIN indexing_remoteobject r ON r.vault_id = %(vault)s AND r.key = l.path AND NOT r.tombstone
+  LEFT JOIN sync_base b ON b.vault_id = %(vault)s AND b.path = l.path
+ WHERE l.vault_id = %(vault)s AND l.path > %(after)s {{local_selected}}
+   AND NOT coalesce(
+           b.etag = r.etag AND l.size = b.size AND l.mtime_ns = b.mtime_ns AND l.ctime_ns = b.ctime_ns
+           AND l.inode = b.inode AND l.skip = '' AND NOT r.doubtful, false)
+   AND NOT coalesce(
+           b.settled_policy = %(policy)s AND b.settled_local = {LOCAL_VERSION}
+           AND b.settled_remote = coalesce({REMOTE_VERSION}, '') AND NOT coalesce(r.doubtful, false)
+           {{unsettled}}, false)
+UNION ALL
+SELECT r.key, {NO_LOCAL}, {REMOTE_COLUMNS}, {BASE_COLUMNS}
+  FROM indexing_remoteobject r
+  LEFT JOIN sync_base b ON b.vault_id = %(vault)s AND b.path = r.key
+ WHERE r.vault_id = %(vault)s AND NOT r.tombstone AND r.key > %(after)s {{remote_selected}}
+   AND NOT EXISTS (SELECT FROM sync_localfile l WHERE l.vault_id = %(vault)s AND l.path = r.key)
+   AND NOT coalesce(
+           b.settled_policy = %(policy)s AND b.settled_local = '' AND b.settled_remote = {REMOTE_VERSION}
+           AND NOT r.doubtful {{unsettled}}, false)
+UNION ALL
+SELECT b.path, {NO_LOCAL}, {NO_REMOTE}, {BASE_COLUMNS}
+  FROM sync_base b
+ WHERE b.vault_id = %(vault)s AND b.path > %(after)s {{base_selected}}
+   AND NOT EXISTS (SELECT FROM sync_localfile l WHERE l.vault_id = %(vault)s AND l.path = b.path)
+   AND NOT EXISTS (
+           SELECT FROM indexing_remoteobject r WHERE r.vault_id = %(vault)s AND r.key = b.path AND NOT r.tombstone)
+ ORDER BY path
+"""
+
+# Content decides only where both sides hold the same number of bytes: changed on both, touched since the
+# base, or new here while a vanished path of the same size may have been renamed to it.
+UNHASHED = """
+SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode, coalesce(r.etag, '')
+  FROM sync_localfile l
+  LEFT JOIN indexing_remoteobject r ON r.vault_id = %(vault)s AND r.key = l.path AND NOT r.tombstone
+  LEFT JOIN sync_base b ON b.vault_id = %(vault)s AND b.path = l.path AND b.etag IS NOT NULL
+ WHERE l.vault_id = %(vault)s AND l.path > %(after)s AND l.skip = ''
+   AND (   l.sha256 IS NULL
+        OR (r.sha256 IS NULL AND r.etag LIKE '%%-%%' AND l.multipart_etag NOT IN (r.etag, '!' || r.etag)))
+   AND (   b.path IS NULL
+        OR (l.size, l.mtime_ns, l.ctime_ns, l.inode) IS DISTINCT FROM (b.size, b.mtime_ns, b.ctime_ns, b.inode))
+   AND (   (r.size = l.size AND r.etag IS DISTINCT FROM b.etag)
+        OR (l.sha256 IS NULL AND b.size = l.size AND b.sha256 IS NOT NULL)
+        OR (%(renames)s AND l.sha256 IS NULL AND r.key IS NULL AND b.path IS NULL AND l.size >= %(rename_from)s
+            AND l.size = ANY(%(vanished)s)))
+ ORDER BY l.path LIMIT %(limit)s
+"""
+VANISHED_SIZES = """
+SELECT DISTINCT b.size
+  FROM sync_base b
+ WHERE b.vault_id = %(vault)s AND b.etag IS NOT NULL AND b.sha256 IS NOT NULL AND b.size >= %(rename_from)s
+   AND NOT EXISTS (SELECT FROM sync_localfile l WHERE l.vault_id = %(vault)s AND l.path = b.path)
+"""
+
+# Agreement and settled verdicts share a row; each clears what the other no longer supports.
+AGREE = """
+INSERT INTO sync_base (vault_id, path, etag, version_id, size, mtime_ns, ctime_ns, inode, sha256, verdict, reason)
+SELECT %s, path, etag, version_id, size, mtime_ns, ctime_ns, inode, sha256, '', ''
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
+       AS new (path, etag, version_id, size, mtime_ns, ctime_ns, inode, sha256)
+    ON CONFLICT (vault_id, path) DO UPDATE
+   SET etag = excluded.etag, version_id = excluded.version_id, size = excluded.size, mtime_ns = excluded.mtime_ns,
+       ctime_ns = excluded.ctime_ns, inode = excluded.inode, sha256 = excluded.sha256, verdict = '', reason = '',
+       settled_local = NULL, settled_remote = NULL, settled_policy = NULL
+"""
+SETTLE = """
+INSERT INTO sync_base (vault_id, path, version_id, verdict, reason, settled_local, settled_remote, settled_policy)
+SELECT %s, path, '', verdict, reason, local, remote, %s
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[]) AS new (path, verdict, reason, local, remote)
+    ON CONFLICT (vault_id, path) DO UPDATE
+   SET verdict = excluded.verdict, reason = excluded.reason, settled_local = excluded.settled_local,
+       settled_remote = excluded.settled_remote, settled_policy = excluded.settled_policy
+"""
+# An evicted body leaves no base: what it once agreed with no longer says anything.
+FORGET_AGREEMENT = """
+UPDATE sync_base SET etag = NULL, size = NULL, mtime_ns = NULL, ctime_ns = NULL, inode = NULL, sha256 = NULL
+ WHERE vault_id = %s AND path = ANY(%s) AND etag IS NOT NULL
+"""
+DROP = "DELETE FROM sync_base WHERE vault_id = %s AND path = ANY(%s)"
+
+OPEN_CONFLICTS = """
+INSERT INTO sync_conflict (vault_id, path, reason, local, remote, local_version, remote_version, status, resolution)
+SELECT %s, path, reason, local::jsonb, remote::jsonb, local_version, remote_version, 'open', ''
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+       AS new (path, reason, local, remote, local_version, remote_version)
+    ON CONFLICT (vault_id, path) WHERE status = 'open' DO UPDATE
+   SET reason = excluded.reason, local = excluded.local, remote = excluded.remote,
+       local_version = excluded.local_version, remote_version = excluded.remote_version,
+       resolution = '', detected_at = now()
+ WHERE (sync_conflict.local_version, sync_conflict.remote_version)
+       IS DISTINCT FROM (excluded.local_version, excluded.remote_version)
+"""
+# A conflict is over when its path is no longer settled as one, whatever ended it.
+CLOSE_CONFLICTS = """
+UPDATE sync_conflict c SET status = 'closed', closed_at = now()
+ WHERE c.vault_id = %s AND c.status = 'open'
+   AND NOT EXISTS (
+       SELECT FROM sync_base b WHERE b.vault_id = c.vault_id AND b.path = c.path AND b.verdict = 'conflict')
+"""
+
+# Pairs a vanished path with a new one of the same content; the smallest vanished path wins, so that the
+# same facts always give the same pairs.
+PAIR_RENAMES = """
+WITH gone AS (
+    SELECT planned -> 'base' ->> 'sha256' AS sha256, size, min(path) AS path
+      FROM sync_operation
+     WHERE run_id = %(run)s AND action = 'delete_remote' AND size >= %(rename_from)s
+       AND planned -> 'base' ->> 'sha256' IS NOT NULL
+       AND planned -> 'base' ->> 'etag' = planned -> 'remote' ->> 'etag'
+     GROUP BY 1, 2),
+pairs AS (
+    SELECT o.id, gone.path, source.planned -> 'remote' AS remote
+      FROM sync_operation o
+      JOIN gone ON gone.sha256 = o.planned -> 'local' ->> 'sha256' AND gone.size = o.size
+      JOIN sync_operation source
+        ON source.run_id = %(run)s AND source.path = gone.path AND source.action = 'delete_remote'
+     WHERE o.run_id = %(run)s AND o.action = 'upload' AND o.planned -> 'remote' = 'null'
+     ORDER BY o.ordinal LIMIT %(most)s)
+UPDATE sync_operation o
+   SET action = 'copy', reason = 'renamed', source = pairs.path,
+       progress = jsonb_build_object('source', pairs.remote)
+  FROM pairs WHERE pairs.id = o.id
+"""
+
+CLAIM_OPERATIONS = """
+SELECT id, path, action, reason, status, size, planned, source, progress
+  FROM sync_operation
+ WHERE run_id = %s AND ordinal BETWEEN %s AND %s AND action = ANY(%s) AND status IN ('pending', 'staged')
+ ORDER BY ordinal
+"""
+RECORD_OPERATIONS = """
+UPDATE sync_operation o
+   SET status = new.status, reason = new.reason, action = new.action, progress = new.progress::jsonb
+  FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[])
+       AS new (id, status, reason, action, progress)
+ WHERE o.id = new.id
+"""
+RESOLUTIONS = """
+SELECT path, local_version, remote_version, resolution
+  FROM sync_conflict WHERE vault_id = %s AND status = 'open' AND resolution <> '' AND path = ANY(%s)
+"""
+PARK = "UPDATE sync_operation SET status = 'parked', reason = %s WHERE run_id = %s AND action = ANY(%s)"
+# What a download or a hash taught about local files; a scan meets the same row again unchanged.
+PUT_LOCAL = """
+INSERT INTO sync_localfile
+       (vault_id, path, dir, size, mtime_ns, ctime_ns, inode, racy, skip, sha256, md5, multipart_etag)
+SELECT %s, path, dir, size, mtime_ns, ctime_ns, inode, false, '', sha256, NULL, ''
+  FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
+       AS new (path, dir, size, mtime_ns, ctime_ns, inode, sha256)
+    ON CONFLICT (vault_id, path) DO UPDATE
+   SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+       racy = false, skip = '', sha256 = excluded.sha256, md5 = NULL, multipart_etag = ''
+"""
+# A directory whose rows were written here is read again by the next scan, which finds them as they are.
+TOUCH_DIRS = "UPDATE sync_localdir SET digest = NULL WHERE vault_id = %s AND dir = ANY(%s) AND digest IS NOT NULL"
+DROP_LOCAL = "DELETE FROM sync_localfile WHERE vault_id = %s AND path = ANY(%s)"
+PUT_HASHES = """
+UPDATE sync_localfile l
+   SET sha256 = new.sha256, md5 = new.md5,
+       multipart_etag = CASE WHEN new.multipart_etag = '' THEN l.multipart_etag ELSE new.multipart_etag END
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bytea[], %s::text[])
+       AS new (path, mtime_ns, inode, sha256, md5, multipart_etag)
+ WHERE l.vault_id = %s AND l.path = new.path AND l.mtime_ns = new.mtime_ns AND l.inode = new.inode
+"""
+
+
+@contextmanager
+def differing(
+    vault_id: int, *, policy: str, after: str, selection: Selection, batch: int
+) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+    """Batches of differing, unsettled paths in key order, from one snapshot.
+
+    Reads on a connection of its own, since its caller commits as it goes.
+    """
+    statement = DIFFERING.format(
+        local_selected=selection.condition("l.path"),
+        remote_selected=selection.condition("r.key"),
+        base_selected=selection.condition("b.path"),
+        unsettled=selection.unsettled,
+    )
+    parameters = {"vault": vault_id, "policy": policy, "after": after, **selection.parameters}
+    reader = connection.copy()
+    try:
+        reader.ensure_connection()
+        raw: psycopg.Connection[Any] = reader.connection
+        with raw.transaction(), psycopg.ServerCursor(raw, "differing") as cursor:
+            cursor.execute(statement, parameters)
+            yield iter(lambda: cursor.fetchmany(batch), [])
+    finally:
+        reader.close()
+
+
+def execute(statement: str, parameters: Any) -> int:
+    """Runs one statement of this module; returns how many rows it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return int(cursor.rowcount)
+
+
+def fetch(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def vanished_sizes(vault_id: int, *, rename_from: int) -> list[int]:
+    """Sizes of agreed files that are gone locally: a new file of such a size may be one of them, renamed."""
+    return [size for (size,) in fetch(VANISHED_SIZES, {"vault": vault_id, "rename_from": rename_from})]
+
+
+def unhashed(vault_id: int, *, after: str, limit: int, vanished: list[int], rename_from: int) -> list[tuple[Any, ...]]:
+    """(path, size, mtime_ns, ctime_ns, inode, remote etag) of files whose hash decides something."""
+    return fetch(
+        UNHASHED,
+        {
+            "vault": vault_id,
+            "after": after,
+            "limit": limit,
+            "vanished": vanished,
+            "renames": bool(vanished),
+            "rename_from": rename_from,
+        },
+    )
+
+
+def insert_operations(rows: Iterable[Sequence[Any]]) -> None:
+    """(run, ordinal, path, action, reason, size, planned JSON) by COPY."""
+    columns = "run_id, ordinal, path, action, reason, size, planned, status, source, progress"
+    with connection.cursor() as cursor, cursor.copy(f"COPY sync_operation ({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row((*row, "pending", "", "{}"))
+
+
+def beside_directory(vault_id: int, paths: list[str]) -> set[str]:
+    """Of `paths`, those below which files or objects live: one index probe each."""
+    statement = """
+        SELECT p FROM unnest(%s::text[]) p
+         WHERE EXISTS (SELECT FROM sync_localfile l
+                        WHERE l.vault_id = %s AND l.path > p || '/' COLLATE "C" AND l.path < p || '0' COLLATE "C")
+            OR EXISTS (SELECT FROM indexing_remoteobject r
+                        WHERE r.vault_id = %s AND r.key > p || '/' COLLATE "C" AND r.key < p || '0' COLLATE "C"
+                          AND NOT r.tombstone)
+    """
+    return {path for (path,) in fetch(statement, (paths, vault_id, vault_id))}
+
+
+def files_at(vault_id: int, paths: list[str]) -> set[str]:
+    """Of `paths`, those that are local files, or objects that agree with a base."""
+    statement = "SELECT path FROM sync_localfile WHERE vault_id = %s AND path = ANY(%s)"
+    return {path for (path,) in fetch(statement, (vault_id, paths))}
+
+
+def objects_at(vault_id: int, paths: list[str]) -> set[str]:
+    """Of `paths`, those that are live objects."""
+    statement = "SELECT key FROM indexing_remoteobject WHERE vault_id = %s AND key = ANY(%s) AND NOT tombstone"
+    return {key for (key,) in fetch(statement, (vault_id, paths))}
+
+
+def standing(vault_id: int) -> list[tuple[str, str, int]]:
+    """(verdict, reason, number of paths) of the settled no-ops."""
+    statement = """
+        SELECT verdict, reason, count(*) FROM sync_base
+         WHERE vault_id = %s AND verdict <> '' GROUP BY verdict, reason
+    """
+    return [(str(verdict), str(reason), int(count)) for verdict, reason, count in fetch(statement, (vault_id,))]
+
+
+def outcomes(run_id: int) -> list[tuple[str, str, str, int, int]]:
+    """(action, status, reason for skips, number, bytes) of a run's operations."""
+    statement = """
+        SELECT action, status, CASE WHEN status IN ('skipped', 'replan') THEN reason ELSE '' END AS why,
+               count(*), coalesce(sum(size), 0)
+          FROM sync_operation WHERE run_id = %s GROUP BY action, status, why
+    """
+    return [(a, s, w, int(n), int(size)) for a, s, w, n, size in fetch(statement, (run_id,))]
+
+
+def pending(run_id: int, condition: str, actions: list[str]) -> list[tuple[Any, ...]]:
+    """(ordinal, size) of a run's operations that are to be done, in order."""
+    statement = f"""
+        SELECT ordinal, size FROM sync_operation
+         WHERE run_id = %s AND status = 'pending' AND {condition} ORDER BY ordinal
+    """
+    return fetch(statement, (run_id, actions))
+
+
+def planned_bytes(run_id: int, actions: Sequence[str]) -> int:
+    """Body bytes of a run's operations of some actions."""
+    statement = "SELECT coalesce(sum(size), 0) FROM sync_operation WHERE run_id = %s AND action = ANY(%s)"
+    return int(fetch(statement, (run_id, list(actions)))[0][0])
+
+
+def has_unfinished_transfers(run_id: int, deletes: Sequence[str]) -> bool:
+    """Whether any operation but the deletes failed, was parked, or was left to the next run."""
+    statement = """
+        SELECT EXISTS (SELECT FROM sync_operation
+                        WHERE run_id = %s AND status NOT IN ('done', 'skipped') AND action <> ALL(%s))
+    """
+    return bool(fetch(statement, (run_id, list(deletes)))[0][0])
+
+
+def record_operations(rows: Sequence[tuple[int, str, str, str, str]]) -> None:
+    """(id, status, reason, action, progress JSON)."""
+    if rows:
+        execute(RECORD_OPERATIONS, [list(column) for column in zip(*rows, strict=True)])
+
+
+def known_paths(vault_id: int, *, after: str, limit: int, selection: Selection) -> list[tuple[Any, ...]]:
+    """(path, local size, skip, remote size, class, last modified, verdict) in key order."""
+    statement = f"""
+        WITH known AS (
+            (SELECT l.path FROM sync_localfile l
+              WHERE l.vault_id = %(vault)s AND l.path > %(after)s {selection.condition("l.path")}
+              ORDER BY l.path LIMIT %(limit)s)
+            UNION
+            (SELECT r.key FROM indexing_remoteobject r
+              WHERE r.vault_id = %(vault)s AND r.key > %(after)s AND NOT r.tombstone {selection.condition("r.key")}
+              ORDER BY r.key LIMIT %(limit)s))
+        SELECT k.path, l.size, l.skip, r.size, r.storage_class, r.last_modified, b.verdict
+          FROM known k
+          LEFT JOIN sync_localfile l ON l.vault_id = %(vault)s AND l.path = k.path
+          LEFT JOIN indexing_remoteobject r ON r.vault_id = %(vault)s AND r.key = k.path AND NOT r.tombstone
+          LEFT JOIN sync_base b ON b.vault_id = %(vault)s AND b.path = k.path
+         ORDER BY k.path COLLATE "C" LIMIT %(limit)s
+    """
+    return fetch(statement, {"vault": vault_id, "after": after, "limit": limit, **selection.parameters})
+
+
+def evictable(vault_id: int, *, after: str, limit: int, selection: Selection) -> list[tuple[Any, ...]]:
+    """(path, size, mtime_ns, ctime_ns, inode) of bodies that equal both base and index."""
+    statement = f"""
+        SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode
+          FROM sync_localfile l
+          JOIN sync_base b ON b.vault_id = l.vault_id AND b.path = l.path
+          JOIN indexing_remoteobject r ON r.vault_id = l.vault_id AND r.key = l.path AND NOT r.tombstone
+         WHERE l.vault_id = %(vault)s AND l.path > %(after)s AND l.skip = '' {selection.condition("l.path")}
+           AND b.etag = r.etag AND NOT r.doubtful
+           AND (l.size, l.mtime_ns, l.ctime_ns, l.inode) = (b.size, b.mtime_ns, b.ctime_ns, b.inode)
+         ORDER BY l.path LIMIT %(limit)s
+    """
+    return fetch(statement, {"vault": vault_id, "after": after, "limit": limit, **selection.parameters})
+
+
+def put_hashes(vault_id: int, rows: Sequence[tuple[Any, ...]]) -> None:
+    """(path, mtime_ns, inode, sha256, md5, multipart_etag) of files that still are what was hashed."""
+    if rows:
+        execute(PUT_HASHES, (*[list(column) for column in zip(*rows, strict=True)], vault_id))
