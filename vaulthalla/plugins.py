@@ -15,4 +15,4 @@ COMMANDS = (
 PROBE = "sync.probe"
 
 # Modules that register handlers of chunks and hooks of runs (see vaulthalla.work.registry).
-HANDLERS = ("budgets.handlers", "indexing.handlers", "sync.handlers")
+HANDLERS: tuple[str, ...] = ("budgets.handlers", "indexing.handlers", "sync.handlers")

@@ -137,14 +137,14 @@ class _Driver:
         target = outage.through(self._target)
         if target is None:
             return False
+        outage.through(lambda: self._report(target))
         held = outage.through(lambda: execute.claim(Queue.values, run_id=target))
         if held is None:
-            self._idle(target)
+            self._idle()
             return True
         self.pause = FIRST_PAUSE
         held.on_keep = lambda: self._report(target)
         execute.execute(held)
-        outage.through(lambda: self._report(target))
         return True
 
     def _target(self) -> int | None:
@@ -160,11 +160,10 @@ class _Driver:
         runs.promote_next(run.vault_id)
         return run.pk
 
-    def _idle(self, target: int) -> None:
+    def _idle(self) -> None:
         if monotonic() >= self.next_sweep:
             outage.through(sweep)
             self.next_sweep = monotonic() + SWEEP_PAUSE
-        outage.through(lambda: self._report(target))
         lease.shutdown.wait(self.pause)
         self.pause = min(self.pause * 1.5, LONGEST_PAUSE)
 

@@ -21,6 +21,14 @@ def vault(transactional_db: None) -> Vault:
     return vault
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine by itself: nothing that the layers above register."""
+    monkeypatch.setattr(registry, "load", lambda: None)
+    for hooks in ("run_created", "run_finished", "swept"):
+        monkeypatch.setattr(registry, hooks, [])
+
+
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`handle("kind", function)` for the length of one test."""

@@ -241,7 +241,6 @@ def test_finished_hooks_see_the_final_status_once(
     vault: Vault, handle: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, str, bool]] = []
-    monkeypatch.setattr("vaulthalla.work.registry.run_finished", [])
     on_run_finished(lambda run: seen.append((run.pk, run.status, run.finished_at is not None)))
     handle("scan", lambda lease: None)
     run = sync(vault, chunk("scan"))
