@@ -1,9 +1,10 @@
 """An HTTP/1.1 proxy before an S3 server that counts what really went over the wire, and misbehaves on demand.
 
-In a test:          with Proxy(server.endpoint) as proxy: proxy.add(Fault(action="error", status=503, times=2)); …
-As a process:       python -m tests.support.proxy http://127.0.0.1:5070 [--port N]
-                    prints {"endpoint", "pid"}, and the counts when it is interrupted;
-                    control over HTTP below /-/proxy/ of the same port: GET counts → Counts.as_json(), POST faults (a JSON list of Faults), POST reset
+In a test:     with Proxy(server.endpoint) as proxy: proxy.add(Fault(action="error", status=503, times=2)); …
+As a process:  python -m tests.support.proxy http://127.0.0.1:5070 [--port N]
+               prints {"endpoint", "pid"} at its start, and the counts when it is interrupted.
+Over HTTP:     GET /-/proxy/counts, POST /-/proxy/reset, POST /-/proxy/faults with a JSON list of Faults;
+               each answers with the counts (Counts.as_json).
 """
 
 from __future__ import annotations
