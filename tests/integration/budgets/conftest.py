@@ -1,0 +1,17 @@
+"""Budgets on the engine, without the layers above."""
+
+from __future__ import annotations
+
+import pytest
+
+from budgets.allotments import open_budget, write_off
+from vaulthalla.work import registry
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but what budgets register."""
+    monkeypatch.setattr(registry, "load", lambda: None)
+    monkeypatch.setattr(registry, "_handlers", {})
+    for hooks, ours in (("run_created", [open_budget]), ("run_finished", []), ("swept", [write_off])):
+        monkeypatch.setattr(registry, hooks, ours)
