@@ -97,6 +97,16 @@ def revision_of(vault_id: int) -> int:
     return found or 0
 
 
+def forget_scan(run_id: int) -> None:
+    """What an unordered scan that is over, or was given up, remembered."""
+    sql.forget_scanned(run_id)
+
+
+def count_below(vault_id: int, prefix: str) -> int:
+    """Live rows whose keys start with `prefix`."""
+    return sql.count_below(vault_id, prefix)
+
+
 def reset(vault_id: int) -> None:
     """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction."""
     IndexState.objects.filter(vault_id=vault_id).delete()

@@ -268,6 +268,18 @@ def doubt_below(vault_id: int, prefixes: Sequence[str], *, at: datetime, revisio
         cursor.execute(statement, {"vault": vault_id, "prefixes": list(prefixes), "at": at, "revision": revision})
 
 
+def count_below(vault_id: int, prefix: str) -> int:
+    """Live rows below a prefix: a range of the primary key."""
+    statement = """
+      SELECT count(*) FROM indexing_remoteobject
+      WHERE vault_id = %(vault)s AND key >= %(prefix)s AND starts_with(key, %(prefix)s) AND NOT tombstone
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vault": vault_id, "prefix": prefix})
+        count: int = cursor.fetchone()[0]
+    return count
+
+
 def remember_scanned(run_id: int, keys: Sequence[str]) -> None:
     """Keys that an unordered scan has seen; again is no error."""
     statement = """

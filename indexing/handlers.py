@@ -1,0 +1,5 @@
+"""Everything of this app that registers with the engine."""
+
+from __future__ import annotations
+
+import indexing.reconcile  # noqa: F401

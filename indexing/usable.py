@@ -1,0 +1,85 @@
+"""What a sync does about its index before it plans: use it, list first, or stall rather than guess."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from shlex import quote
+
+from indexing import state
+from indexing.freshness import Freshness, Usable, freshness, usable
+from indexing.reconcile import reconcile_chunks
+from vaulthalla.errors import Refused, Stall, StallCode
+from vaulthalla.vaults.models import StaleIndexPolicy, Vault, VaultKind
+from vaulthalla.work.engine import NewChunk
+
+
+def chunks_before_planning(vault: Vault, *, list_budget: int | None, now: datetime | None = None) -> list[NewChunk]:
+    """Chunks that make the index usable inside this run; none when it is. Raises Stall.
+
+    `list_budget` is what is left of the run's LIST budget (None: unlimited). A second directory costs nothing
+    and is listed each time.
+    """
+    if vault.kind == VaultKind.LOCAL:
+        return directory_chunks(vault)
+    if ensure_usable(vault, list_budget=list_budget, now=now) is Usable.RECONCILE:
+        return reconcile_chunks(vault)
+    return []
+
+
+def directory_chunks(vault: Vault) -> list[NewChunk]:
+    """The listing of a local vault's second directory."""
+    return reconcile_chunks(vault)
+
+
+def ensure_usable(vault: Vault, *, list_budget: int | None, now: datetime | None = None) -> Usable:
+    """USE or RECONCILE. Raises Stall `index_missing` or `index_stale` with the commands that help."""
+    found = freshness_of(vault, now=now)
+    estimate = state.estimate(vault)
+    may_reconcile = vault.policy.on_stale_index == StaleIndexPolicy.RECONCILE
+    verdict = usable(found.status, list_budget=list_budget, estimate=estimate, may_reconcile=may_reconcile)
+    if verdict is Usable.STALL_MISSING:
+        raise Stall(StallCode.INDEX_MISSING, f"{vault.name} has no usable index. {found.why}", remedy=remedy(vault))
+    if verdict is Usable.STALL_STALE:
+        reason = f"The index of {vault.name} is stale. {found.why}"
+        raise Stall(StallCode.INDEX_STALE, reason, remedy=_stale_remedy(vault, estimate or 1))
+    return verdict
+
+
+def require_index(vault: Vault, *, now: datetime | None = None) -> Freshness:
+    """For plans that send nothing. Raises Refused without a complete index; a stale one is told, not refused."""
+    found = freshness_of(vault, now=now)
+    if found.as_of is None and vault.kind == VaultKind.S3:
+        raise Refused(
+            f"{vault.name} has no usable index. {found.why}", code=StallCode.INDEX_MISSING.value, remedy=remedy(vault)
+        )
+    return found
+
+
+def freshness_of(vault: Vault, *, now: datetime | None = None) -> Freshness:
+    """The index's freshness under the vault's policy."""
+    known = state.trust_of(state.state_of(vault.pk))
+    return freshness(known, max_age=state.max_age_of(vault), now=now or datetime.now(UTC))
+
+
+def remedy(vault: Vault) -> str:
+    """The three ways to a first index."""
+    name = quote(vault.name)
+    return "\n".join(
+        (
+            f"Import an inventory: vh vault sync inventory {name} --file inventory.csv",
+            f"or list the bucket once: vh vault sync reconcile {name} --allow-list-scan",
+            f"or let a sync list it within a budget: vh vault sync set {name} --s3-budget-list 100",
+        )
+    )
+
+
+def _stale_remedy(vault: Vault, estimate: int) -> str:
+    """Listing within a budget where the policy allows it, else by hand, or a longer age."""
+    name = quote(vault.name)
+    limit = vault.policy.budget_list
+    ways = [f"vh vault sync reconcile {name} --allow-list-scan"]
+    if vault.policy.on_stale_index == StaleIndexPolicy.STALL:
+        ways.append(f"vh vault sync set {name} --on-stale-index reconcile")
+    elif limit is None or limit < estimate:
+        ways.append(f"vh vault sync set {name} --s3-budget-list {estimate}")
+    return "\nor: ".join(ways)
