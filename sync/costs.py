@@ -49,8 +49,10 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:
 
 def _upload(sides: Sides, able: Capabilities) -> Requests:
     size = sides.local.size if sides.local else 0
-    puts = 1 if size < MULTIPART_FROM else pieces(size, part_size(size)) + 2
-    return _guarded(RequestClass.PUT, proven=able.conditional_put, count=puts)
+    if size < MULTIPART_FROM:
+        return _guarded(RequestClass.PUT, proven=able.conditional_put)
+    puts = pieces(size, part_size(size)) + 2
+    return _guarded(RequestClass.PUT, proven=able.conditional_complete, count=puts)
 
 
 def _download(sides: Sides) -> Requests:

@@ -226,12 +226,15 @@ class Resolutions:
 def capabilities(vault: Vault) -> Capabilities:
     """What the probe proved of this vault's store; a second directory checks its conditions itself."""
     if vault.kind == VaultKind.LOCAL:
-        return Capabilities(conditional_put=True, conditional_copy=True, conditional_delete=True)
+        return Capabilities(
+            conditional_put=True, conditional_copy=True, conditional_delete=True, conditional_complete=True
+        )
     proven = vault.capabilities
     return Capabilities(
         conditional_put=bool(proven.get("conditional_put")),
         conditional_copy=bool(proven.get("conditional_copy")),
         conditional_delete=bool(proven.get("conditional_delete")),
+        conditional_complete=bool(proven.get("conditional_complete")),
     )
 
 

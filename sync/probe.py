@@ -51,6 +51,7 @@ def probe_vault(vault: Vault) -> dict[str, Any]:
             conditional_put=able.conditional_put,
             conditional_copy=able.conditional_copy,
             conditional_delete=able.conditional_delete,
+            conditional_complete=able.conditional_complete,
         )
 
     run_inline(None, RunKind.CHECK, check, options={"limits": PROBE_LIMITS})

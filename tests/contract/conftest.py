@@ -31,6 +31,11 @@ GAPS: dict[tuple[str, str], str] = {
     ("roto", "test_copy_does_not_replace_what_appeared"): "ignores If-None-Match on a copy",
     ("roto", "test_delete_wants_the_version_it_was_told"): "ignores If-Match on DELETE",
     ("roto", "test_an_archived_body_is_not_read"): "has no archive classes",
+    ("roto", "test_a_torn_part_is_refused"): "does not compare Content-MD5 of parts",
+    ("roto", "test_an_upload_does_not_replace_what_appeared"): "ignores If-None-Match on CompleteMultipartUpload",
+    ("roto", "test_keys_are_never_changed[roto-trail/]"): "keeps no body under a key that ends with a slash",
+    ("moto", "test_keys_are_never_changed[moto-a\\tb\\nc]"): "does not find a key with a line break",
+    ("moto", "test_an_upload_that_is_gone_is_said_to_be"): "answers 500 when it completes an upload that is gone",
 }
 
 
@@ -70,7 +75,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
 
 
 def _make(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    gap = GAPS.get((kind, request.node.originalname))
+    gap = GAPS.get((kind, request.node.originalname)) or GAPS.get((kind, request.node.name))
     if gap:
         request.applymarker(pytest.mark.xfail(reason=f"{kind} {gap}", strict=True))
     meter = CountingMeter()

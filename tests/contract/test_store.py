@@ -264,6 +264,7 @@ def _shared(info: ObjectInfo) -> ObjectInfo:
         info,
         sha256=None,
         mtime_ns=None,
+        etag_is_md5=True,
         observed_at=info.last_modified.replace(microsecond=0),
         last_modified=info.last_modified.replace(microsecond=0),
     )

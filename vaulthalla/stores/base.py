@@ -204,6 +204,7 @@ class Capabilities:
     conditional_put: bool = False
     conditional_copy: bool = False
     conditional_delete: bool = False
+    conditional_complete: bool = False  # CompleteMultipartUpload; some stores keep conditions on PUT alone
     ordering: Ordering = Ordering.BINARY
     storage_classes: frozenset[str] = field(default_factory=frozenset)
     multipart: bool = True

@@ -44,7 +44,11 @@ from vaulthalla.stores.profiles import ARCHIVE_CLASSES, ARCHIVE_STATUSES, AWS_CL
 PIECE_BYTES = 64 * 1024
 PAGE_KEYS = 1000
 EVERYTHING = Capabilities(
-    conditional_put=True, conditional_copy=True, conditional_delete=True, storage_classes=AWS_CLASSES
+    conditional_put=True,
+    conditional_copy=True,
+    conditional_delete=True,
+    conditional_complete=True,
+    storage_classes=AWS_CLASSES,
 )
 
 
@@ -301,7 +305,7 @@ class MemoryStore:
     def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[Part], *, condition: Condition = ANYTHING
     ) -> Written:
-        held = self._held(key, condition, proven=self.capabilities.conditional_put)
+        held = self._held(key, condition, proven=self.capabilities.conditional_complete)
         with self._attempt("complete_upload", RequestClass.PUT):
             upload = self._upload(key, upload_id)
             self._require(key, held)

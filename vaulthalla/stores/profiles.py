@@ -25,7 +25,9 @@ AWS_CLASSES = frozenset(
         "REDUCED_REDUNDANCY",
     }
 )
-ALL_CONDITIONS = {"conditional_put": True, "conditional_copy": True, "conditional_delete": True}
+ALL_CONDITIONS = dict.fromkeys(
+    ("conditional_put", "conditional_copy", "conditional_delete", "conditional_complete"), True
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,11 @@ def profile_of(provider: str) -> Profile:
 
 
 def capabilities_of(provider: str, proven: Mapping[str, object] | None = None) -> Capabilities:
-    """The provider's promises, replaced by what a probe `proven` of this very bucket (`Vault.capabilities`)."""
+    """The provider's promises; with `proven` (`Vault.capabilities`), only the conditions it says a probe proved."""
     promised = profile_of(provider).capabilities
-    known = {name: bool(value) for name, value in (proven or {}).items() if name in ALL_CONDITIONS}
+    if not proven:
+        return promised
+    known = {name: bool(proven.get(name)) for name in ALL_CONDITIONS}
     return replace(promised, **known)  # type: ignore[arg-type]
 
 

@@ -219,7 +219,7 @@ class S3Store:
     def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[Part], *, condition: Condition = ANYTHING
     ) -> Written:
-        conditions = self._condition(key, condition, proven=self.capabilities.conditional_put)
+        conditions = self._condition(key, condition, proven=self.capabilities.conditional_complete)
         named = [{"PartNumber": part.number, "ETag": _quoted(part.etag)} for part in parts]
         answer = self._call(
             "CompleteMultipartUpload",
