@@ -1,0 +1,35 @@
+"""`vh vault sync reconcile`: parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vaulthalla.cliroot import command, sync_app
+from vaulthalla.console import Console
+
+VaultName = Annotated[str, typer.Argument(metavar="VAULT", help="Name or id of a vault.")]
+
+
+def register(root: typer.Typer) -> None:
+    """The commands here belong to a shared group."""
+
+
+@command(sync_app, "reconcile", example="vh vault sync reconcile photos --allow-list-scan")
+def reconcile(
+    console: Console,
+    *,
+    vault: VaultName,
+    allow_list_scan: Annotated[
+        bool, typer.Option("--allow-list-scan", help="Lift the LIST limit for this run, however many pages it takes.")
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option("--prefix", help="Only keys that start with this; the index gets no younger by it.")
+    ] = "",
+) -> int:
+    """List the bucket into the remote index, within the LIST budget; an interrupted listing goes on where it was."""
+    from indexing.scanning import drive_reconcile
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    return drive_reconcile(console, vault_by_name(vault), allow_list_scan=allow_list_scan, prefix=prefix)

@@ -1,0 +1,122 @@
+"""A listing asked for by hand: what it may cost, the run, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+from shlex import quote
+from typing import Any
+
+from budgets.access import spent
+from indexing import merge
+from indexing.reconcile import expected_requests, reconcile_chunks
+from vaulthalla.console import Console, fields
+from vaulthalla.errors import Refused, Stall, StallCode, VaulthallaError
+from vaulthalla.requests import RequestClass
+from vaulthalla.vaults.models import Vault, VaultKind
+from vaulthalla.work.engine import Progress, attach_or_create, drive
+from vaulthalla.work.models import Run, RunKind, RunStatus
+
+DETACHED = 130
+
+
+def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str = "") -> Run:
+    """The run that lists; works first on a listing or an import that is in the way.
+
+    Raises Refused without a finite LIST budget, unless the limit is lifted for this run.
+    """
+    check(vault, allow_list_scan=allow_list_scan, prefix=prefix)
+    options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix)}
+    if allow_list_scan:
+        options["limits"] = {RequestClass.LIST.field: None}
+    return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=reconcile_chunks(vault, prefix=prefix))
+
+
+def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:
+    """Raises Refused for what must not be listed."""
+    if vault.kind == VaultKind.LOCAL:
+        raise Refused(
+            f"{vault.name} is a local vault: reconcile is for S3 and R2; a second directory is read by every sync.",
+            code="s3_only",
+            remedy=f"vh vault sync {quote(vault.name)}",
+        )
+    if not merge.storable(prefix):
+        raise Refused("A prefix is text without NUL.", code="invalid_value", remedy="Correct --prefix.")
+    if not allow_list_scan and vault.policy.limit(RequestClass.LIST) is None:
+        raise _unbounded(vault, prefix)
+
+
+def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, prefix: str) -> int:
+    """Estimate first, then the run to its end, then its numbers. Ctrl-C leaves it to the workers."""
+    expected = expected_requests(vault, prefix) if vault.kind == VaultKind.S3 else None
+    if vault.kind == VaultKind.S3:
+        console.message(estimate_text(expected))
+    run = start_reconcile(vault, allow_list_scan=allow_list_scan, prefix=prefix)
+    with console.progress("Listing") as bar:
+
+        def show(now: Progress) -> None:
+            bar.update(done=now.items_done, total=max(now.items_total, now.items_done) or None)
+
+        try:
+            run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None)
+        except KeyboardInterrupt:
+            console.message(
+                f"Detached from run {run.pk}: workers go on with it, or the next listing of the vault does."
+            )
+            return DETACHED
+    console.result(result_json(run), result_text)
+    return _exit_code(run)
+
+
+def estimate_text(expected: int | None) -> str:
+    if expected is None:
+        return "Estimate: unknown, since there is no index yet; one LIST request per 1000 objects."
+    return f"Estimate: {expected} LIST {'request' if expected == 1 else 'requests'} (one per 1000 indexed objects)."
+
+
+def result_json(run: Run) -> dict[str, Any]:
+    """The contract's names; counts of what was merged, also when the run stopped before the end."""
+    counts = {name: run.result.get(name, 0) for name in ("objects_indexed", "added", "changed", "removed")}
+    return {
+        "run": str(run.pk),
+        "vault": run.vault.name if run.vault else None,
+        "status": run.status,
+        "estimate_list_requests": run.options.get("estimate"),
+        **counts,
+        "skipped": run.result.get("skipped", {}),
+        "requests": spent(run.pk).as_json(),
+    }
+
+
+def result_text(value: dict[str, Any]) -> str:
+    requests = {name: count for name, count in value["requests"].items() if count}
+    lines = [("Vault", value["vault"]), ("Status", value["status"]), ("Objects listed", value["objects_indexed"])]
+    lines += [(name.capitalize(), value[name]) for name in ("added", "changed", "removed")]
+    lines += [(f"Skipped: {reason.replace('_', ' ')}", count) for reason, count in value["skipped"].items()]
+    lines.append(("Requests", ", ".join(f"{count} {name}" for name, count in requests.items()) or "none"))
+    return fields(lines)
+
+
+def _exit_code(run: Run) -> int:
+    """Raises what stopped the run, so that it is told like every other error."""
+    if run.status == RunStatus.STALLED:
+        raise Stall(StallCode(run.stall_code), run.stall_reason, remedy=run.stall_remedy)
+    if run.status == RunStatus.FAILED:
+        raise VaulthallaError(run.error_message, code=run.error_code, remedy=run.error_remedy)
+    if run.status == RunStatus.CANCELLED:
+        raise VaulthallaError(f"Run {run.pk} was cancelled.", code="cancelled")
+    return 0 if run.status == RunStatus.SUCCESS else DETACHED
+
+
+def _unbounded(vault: Vault, prefix: str) -> Refused:
+    """Unlimited is not configured: a listing that nothing bounds must be asked for."""
+    expected = expected_requests(vault, prefix)
+    name = quote(vault.name)
+    part = f" --prefix {quote(prefix)}" if prefix else ""
+    return Refused(
+        f"{vault.name} has no LIST budget: unlimited is not configured. {estimate_text(expected)}",
+        code="list_budget_missing",
+        remedy=(
+            f"vh vault sync set {name} --s3-budget-list {expected or 100}\n"
+            f"or: vh vault sync reconcile {name}{part} --allow-list-scan"
+        ),
+    )
