@@ -18,7 +18,15 @@ Paths = Annotated[list[str], typer.Argument(metavar="PATH…", help="Paths, dire
 
 
 def register(root: typer.Typer) -> None:
-    """All commands here belong to the shared groups."""
+    """All other commands here belong to the shared groups."""
+    command(root, "demo", example="vh demo", database=False)(demo)
+
+
+def demo(console: Console) -> int:
+    """Tell the whole story on a local S3 server, in a scratch home, each command shown before it runs."""
+    from sync.demo import demo as tell
+
+    return tell()
 
 
 @command(sync_app, "run", example="vh vault sync photos", hidden=True)

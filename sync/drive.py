@@ -61,4 +61,3 @@ def _detached(console: Console, run: Run) -> int:
 
 def _is_watched() -> bool:
     return sys.stderr.isatty()
-
