@@ -12,10 +12,10 @@ PORTS = {"https": 443, "http": 80}
 
 
 def check(vault: Vault, strategy: str, *, take_over: bool) -> None:
-    """Refuses a bucket and prefix that overlap another vault's when either is a mirror, or are the same as its.
+    """Refuses a bucket and prefix that overlap another vault's when either is a mirror.
 
-    A mirror would delete or overwrite what the other uploads; two vaults on one prefix would publish
-    two manifests over each other. `take_over` says that the operator wants it.
+    A mirror would delete or overwrite what the other uploads. Vaults that accept both sides' changes may share
+    a prefix: conditional writes keep them from overwriting each other. `take_over` says that the operator wants it.
     """
     if vault.kind != VaultKind.S3 or take_over:
         return
@@ -23,12 +23,9 @@ def check(vault: Vault, strategy: str, *, take_over: bool) -> None:
     for other in others.select_related("policy", "api_key"):
         if _apart(vault, other):
             continue
-        either_mirrors = Strategy.MIRROR in (strategy, other.policy.strategy)
-        if either_mirrors or vault.prefix == other.prefix:
-            place = f"{other.bucket}/{other.prefix}"
+        if Strategy.MIRROR in (strategy, other.policy.strategy):
             raise Refused(
-                f"The vault {other.name!r} already uses {place}"
-                + (", and one of the two is a mirror." if either_mirrors else "."),
+                f"The vault {other.name!r} already uses {other.bucket}/{other.prefix}, and one of the two is a mirror.",
                 code="overlap",
                 remedy="Choose another --prefix, or add --take-over when this vault shall write there too.",
             )
