@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -164,7 +164,7 @@ class _Driver:
         if monotonic() >= self.next_sweep:
             outage.through(sweep)
             self.next_sweep = monotonic() + SWEEP_PAUSE
-        lease.shutdown.wait(self.pause)
+        sleep(self.pause)
         self.pause = min(self.pause * 1.5, LONGEST_PAUSE)
 
     def _report(self, target: int) -> None:

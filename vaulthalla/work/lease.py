@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,25 @@ from vaulthalla.work.models import Run, RunKind
 from vaulthalla.work.phases import Phase
 from vaulthalla.work.values import LeaseLost, RunCancelled
 
-# Set once this process was asked to end: chunks stop at their next look at the clock.
-shutdown = threading.Event()
+
+class _Shutdown:
+    """Whether this process was asked to end. No threading.Event: setting one in a signal handler may deadlock."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def set(self) -> None:
+        self._requested = True
+
+    def clear(self) -> None:
+        self._requested = False
+
+    def is_set(self) -> bool:
+        return self._requested
+
+
+# Chunks stop at their next look at the clock.
+shutdown = _Shutdown()
 
 
 class _Keep:

@@ -59,11 +59,7 @@ def on_sweep(hook: Callable[[], None]) -> Callable[[], None]:
 def load() -> None:
     """Imports the modules that register; safe to call often."""
     for name in settings.VH_HANDLERS:
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
+        import_module(name)
 
 
 def handler_of(kind: str) -> Handler:

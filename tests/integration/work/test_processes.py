@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,3 +106,17 @@ def test_a_doorbell_wakes_a_celery_worker(vault: Vault) -> None:
     with process("celery", "-A", "vaulthalla", "worker", *options):
         run = start(vault, "test.note", 3)
         wait_for(lambda: Run.objects.filter(pk=run.pk, status=RunStatus.SUCCESS).exists())
+
+
+def test_a_run_outlives_the_kill_of_its_database() -> None:
+    home = tempfile.mkdtemp(prefix="vaulthalla-killed-")
+    os.chmod(home, 0o711)  # the servers run as somebody else
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    own = {**inherited, "VAULTHALLA_HOME": f"{home}/home", "DJANGO_SETTINGS_MODULE": WORKER_SETTINGS}
+    try:
+        module = "tests.integration.work.killed_database"
+        answer = subprocess.run([sys.executable, "-m", module], env=own, capture_output=True, text=True, check=False)
+        assert (answer.stdout, answer.returncode) == ("success [(2, 1, 1), (2, 1, 1)]\n", 0), answer.stderr
+    finally:
+        subprocess.run([sys.executable, "-c", "from vaulthalla import embedded; embedded.down()"], env=own, check=True)
+        shutil.rmtree(home, ignore_errors=True)
