@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,14 +18,13 @@ from botocore.config import Config
 from botocore.handlers import _handle_200_error  # type: ignore[attr-defined]
 
 from vaulthalla.requests import RequestClass
-from vaulthalla.stores import listing
+from vaulthalla.stores import direct, listing
 from vaulthalla.stores.base import Meter, MeterRefused
 from vaulthalla.stores.errors import translated
 
 CONNECT_SECONDS = 5
 # Below settings.REQUEST_SECONDS: a request that hangs ends before its lease could.
 READ_SECONDS = 15
-ATTEMPTS = 4
 CONNECTIONS = 64
 
 # What an operation is billed as. One without a class is refused: nothing goes out uncounted.
@@ -50,11 +49,12 @@ REQUEST_CLASSES = {
 
 _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
 _clients: dict[tuple[int, ClientConfig], Any] = {}
+_direct: dict[tuple[int, ClientConfig, str], direct.DirectClient | None] = {}
 _lock = threading.Lock()
 
 
 @contextmanager
-def metered(meter: Meter) -> Iterator[None]:
+def _metered(meter: Meter) -> Iterator[None]:
     """Every attempt of this thread inside the block is asked of `meter`; outside, none is sent at all."""
     token = _meter.set(meter)
     try:
@@ -87,6 +87,25 @@ def client_for(config: ClientConfig) -> Any:
     return client
 
 
+def call(config: ClientConfig, operation: str, parameters: Mapping[str, Any], meter: Meter) -> Any:
+    """One operation for `meter`, on the short way where there is one. Raises botocore's exceptions and MeterRefused."""
+    client = client_for(config)
+    if direct.takes(operation, parameters) and (quick := _direct_for(config, client, parameters["Bucket"])):
+        with suppress(direct.NeedsBotocore):
+            return quick.call(operation, parameters, lambda: meter.attempt(REQUEST_CLASSES[operation]))
+    with _metered(meter):
+        return client._make_api_call(operation, parameters)
+
+
+def _direct_for(config: ClientConfig, client: Any, bucket: str) -> direct.DirectClient | None:
+    name = (os.getpid(), config, bucket)
+    if name not in _direct:
+        with _lock:
+            if name not in _direct:
+                _direct[name] = direct.DirectClient.to(client, bucket)
+    return _direct[name]
+
+
 def _create(config: ClientConfig) -> Any:
     session = botocore.session.Session()
     # The default parser of timestamps takes half of the time of a LIST.
@@ -115,7 +134,8 @@ def _settings(config: ClientConfig) -> Config:
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         max_pool_connections=CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": direct.ATTEMPTS},
+        signature_version="s3v4",
         s3={"addressing_style": "auto" if config.virtual_hosts else "path"},
         # The trailer form of the default checksum is refused by R2 and others; we send explicit headers.
         request_checksum_calculation="when_required",

@@ -54,8 +54,8 @@ def check_credentials(config: S3Config, meter: Meter) -> None:
     not list buckets is a good key."""
     client = client_config(config)
     try:
-        with clients.metered(meter), translated(config.endpoint or config.provider):
-            clients.client_for(client)._make_api_call("ListBuckets", {})
+        with translated(config.endpoint or config.provider):
+            clients.call(client, "ListBuckets", {}, meter)
     except AccessDenied as refused:
         if refused.provider_code in CREDENTIAL_CODES:
             raise

@@ -302,10 +302,10 @@ class S3Store:
     # --- how requests are made
 
     def _call(self, operation: str, **parameters: Any) -> Any:
-        """One operation: as many attempts as botocore's standard retries make, each asked of the meter."""
+        """One operation: with the attempts of botocore's standard retries, each asked of the meter."""
         bucket = self.config.bucket
-        with clients.metered(self.meter), translated(parameters.get("Key", bucket)):
-            return clients.client_for(self._client)._make_api_call(operation, {"Bucket": bucket, **parameters})
+        with translated(parameters.get("Key", bucket)):
+            return clients.call(self._client, operation, {"Bucket": bucket, **parameters}, self.meter)
 
     def _name(self, key: str) -> str:
         """The key in the bucket. An empty one would address the bucket itself: never sent."""
