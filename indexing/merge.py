@@ -10,7 +10,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from indexing import sql
+from indexing import arrays, sql
 from indexing.models import IndexState, RemoteObject, Source
 from indexing.order import LISTINGS, Known, fold
 from indexing.sql import Changes, Moment
@@ -21,7 +21,6 @@ OWN_KEYS = ".vaulthalla/"
 # A larger batch is cut, so that its arrays stay small.
 BATCH = 2_000
 
-_KEY_AND_COLUMNS = tuple(sql.COLUMNS)
 _KNOWN_COLUMNS = tuple(field.name for field in fields(Known) if field.name in sql.COLUMNS)
 
 
@@ -60,8 +59,8 @@ def observe_page(
     moment = sql.begin(vault_id)
     infos = [info for info in page.objects if _has_row(info.key)]
     keys = [info.key for info in infos]
-    columns = _page_columns(infos, page.observed_at)
-    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": touch}
+    columns = _page_columns(infos)
+    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": touch, "seen_at": page.observed_at}
     if run_id is not None:
         sql.remember_scanned(run_id, keys)
         changes = sql.merge(_parameters(moment, columns, Source.LIST, options))
@@ -184,11 +183,10 @@ def _columns(keys: Sequence[str], known: Sequence[Known]) -> dict[str, list[Any]
     return columns
 
 
-def _page_columns(infos: Sequence[ObjectInfo], at: datetime) -> dict[str, list[Any]]:
+def _page_columns(infos: Sequence[ObjectInfo]) -> dict[str, list[Any]]:
     """Only what a listing tells; a thousand rows a page must cost little."""
     columns: dict[str, list[Any]] = {
         "key": [info.key for info in infos],
-        "observed_at": [at] * len(infos),
         "size": [info.size for info in infos],
         "etag": [info.etag for info in infos],
         "last_modified": [info.last_modified for info in infos],
@@ -213,11 +211,12 @@ def _parameters(
     moment: Moment, columns: dict[str, list[Any]], source: Source, options: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        **{name: columns.get(name, []) for name in _KEY_AND_COLUMNS},
+        **arrays.encode(columns, sql.COLUMNS),
         "revision": moment.revision,
         "snapshot_as_of": moment.snapshot_as_of,
         "scan_started_at": moment.scan_started_at,
         "scan_cursor": moment.scan_cursor,
+        "seen_at": None,
         "source": source.value,
         "own": source is Source.OWN,
         "event": source is Source.EVENT,

@@ -14,7 +14,9 @@ from typing import Any
 from django.db import connection
 from psycopg import Cursor
 
-# How observations cross: one array per column; a column that nobody knows is an empty array.
+from indexing import arrays
+
+# How observations cross: one parameter per column; a column that nobody knows is an empty array.
 COLUMNS: Mapping[str, str] = {
     "key": "text",
     "observed_at": "timestamptz",
@@ -32,11 +34,12 @@ COLUMNS: Mapping[str, str] = {
     "mtime_ns": "bigint",
     "rival_at": "timestamptz",
 }
-_ARRAYS = ", ".join(f"%({name})s::{kind}[]" for name, kind in COLUMNS.items())
+_ARRAYS = ", ".join(arrays.expression(name, kind) for name, kind in COLUMNS.items())
 
 # The observations of a batch. Keys are unique within it.
 _INCOMING = """
-  SELECT key, observed_at, coalesce(gone, false) AS gone, coalesce(size, 0) AS size, coalesce(etag, '') AS etag,
+  SELECT key, coalesce(observed_at, %(seen_at)s::timestamptz) AS observed_at,
+         coalesce(gone, false) AS gone, coalesce(size, 0) AS size, coalesce(etag, '') AS etag,
          last_modified, coalesce(storage_class, 'STANDARD') AS storage_class,
          coalesce(archive_status, '') AS archive_status, coalesce(restore, '') AS restore, restore_expires,
          coalesce(version_id, '') AS version_id, coalesce(sequencer, '') AS sequencer, sha256, mtime_ns, rival_at
@@ -54,13 +57,13 @@ _ABSENT = """
     AND o.key <> %(after)s::text AND NOT EXISTS (SELECT FROM {seen} AS page (key) WHERE page.key = o.key)
     AND NOT EXISTS (SELECT FROM unnest(%(unreadable)s::text[]) AS hidden (part) WHERE starts_with(o.key, hidden.part))
 """
-_SEEN_ON_PAGE = "unnest(%(key)s::text[])"
+_SEEN_ON_PAGE = f"unnest({arrays.expression('key', COLUMNS['key'])})"
 _SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s::bigint)"
 
 # `indexing.order.join` for a whole batch; the names are the same.
 _MERGE = """
 WITH incoming AS ({incoming}),
-compared AS (
+compared AS MATERIALIZED (
   SELECT n.*, o.key IS NOT NULL AS had, r.o_at IS NOT NULL AS known, r.o_at, r.o_gone, r.o_etag,
          r.o_at IS NOT DISTINCT FROM o.observed_at AS fresh_row,
          o.size AS o_size, o.last_modified AS o_last_modified, o.storage_class AS o_storage_class,
@@ -83,8 +86,16 @@ compared AS (
     SELECT greatest(o.observed_at, f.floor) AS o_at, coalesce(o.etag, '') AS o_etag,
            coalesce(o.tombstone OR (o.doubtful AND o.etag = ''), true) AS o_gone) r
   CROSS JOIN LATERAL (SELECT greatest(length(n.sequencer), length(o.sequencer)) AS width) w
+  -- Most of a listing says what is known already; that needs no judging.
+  WHERE %(touch)s::boolean OR o.key IS NULL OR o.tombstone OR o.doubtful OR n.gone
+    OR (n.size, n.etag, n.storage_class, n.restore, n.sequencer) <>
+      (o.size, o.etag, o.storage_class, o.restore, '')
+    OR (n.last_modified, n.restore_expires) IS DISTINCT FROM (o.last_modified, o.restore_expires)
+    OR (n.archive_status, n.version_id) <> ('', '') OR n.rival_at IS NOT NULL
+    OR n.sha256 <> o.sha256 OR n.mtime_ns <> o.mtime_ns
+    OR (n.sha256 IS NOT NULL AND o.sha256 IS NULL) OR (n.mtime_ns IS NOT NULL AND o.mtime_ns IS NULL)
 ),
-judged AS (
+judged AS MATERIALIZED (
   SELECT c.*, CASE
     WHEN NOT %(own)s::boolean AND observed_at < floor - interval '2 seconds' THEN 'drop'
     WHEN sequencer <> '' AND o_sequencer <> '' AND NOT later_sequencer THEN 'drop'
@@ -99,7 +110,7 @@ judged AS (
     ELSE 'older' END AS verdict
   FROM compared c
 ),
-won AS (
+won AS MATERIALIZED (
   SELECT j.*, verdict IN ('first', 'sequenced', 'settles', 'newer') AS wins,
     CASE verdict WHEN 'settles' THEN greatest(observed_at, o_at) WHEN 'first' THEN observed_at
       WHEN 'sequenced' THEN observed_at WHEN 'newer' THEN observed_at ELSE o_at END AS at,
@@ -109,7 +120,7 @@ won AS (
       WHEN 'older' THEN greatest(rival_at, o_rival_at, CASE WHEN NOT same THEN observed_at END) END AS rival
   FROM judged j WHERE verdict <> 'drop'
 ),
-settled AS (
+settled AS MATERIALIZED (
   SELECT key, had, same, wins, at, floor, o_source, o_observed_at, o_tombstone, o_doubtful, o_size, o_etag,
     CASE WHEN rival >= at - interval '2 seconds' THEN rival END AS rival_at,
     CASE WHEN wins THEN gone ELSE o_gone END AS gone,

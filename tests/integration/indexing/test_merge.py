@@ -198,6 +198,16 @@ def test_own_keys_and_keys_that_cannot_be_stored_have_no_row(vault: Vault) -> No
     assert sorted(live(vault)) == ["a"]
 
 
+@pytest.mark.parametrize("key", ["\x1f", "a\x1eb\x1d\x1f", "with ,{}\\\" '%s %% \n\t", "€\U0001f600", "NULL", " "])
+def test_any_key_that_is_text_is_kept_exactly(vault: Vault, key: str) -> None:
+    merge.observe(
+        vault.pk, [info(key, etag='"\x1f,', sha256=b"\\\x00" * 16, mtime_ns=-5), info("b")], source=Source.HEAD
+    )
+    assert live(vault) == {key: '"\x1f,', "b": "x"}
+    row = rows(vault)[key]
+    assert (bytes(row.sha256), row.mtime_ns, row.last_modified) == (b"\\\x00" * 16, -5, START)
+
+
 def test_a_key_twice_in_a_batch_is_merged_first(vault: Vault) -> None:
     merge.observe(vault.pk, [info("a", 10, "y"), info("a", 0, "x"), info("b"), info("b", 1, "y")], source=Source.HEAD)
     assert {key: (row.etag, row.doubtful) for key, row in rows(vault).items()} == {"a": ("y", False), "b": ("y", True)}
@@ -216,9 +226,9 @@ def test_merges_and_sweeps_of_a_page_use_the_primary_key(vault: Vault) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE indexing_remoteobject")
     moment = sql.begin(vault.pk)
-    columns = merge._page_columns([info(f"{number:06}", 60) for number in range(5000, 5100)], at(60))
+    columns = merge._page_columns([info(f"{number:06}", 60) for number in range(5000, 5100)])
     span = {"first": "004999", "after": "004999", "last": "005099", "prefix": "", "unreadable": [], "absent_at": at(60)}
-    options = {"vault": vault.pk, "since": 1, "touch": False, "run": None, **span}
+    options = {"vault": vault.pk, "since": 1, "touch": False, "run": None, "seen_at": at(60), **span}
     parameters = merge._parameters(moment, columns, Source.LIST, options)
     plan = sql.explain(parameters, absent="page")
     assert "Seq Scan on indexing_remoteobject" not in plan
