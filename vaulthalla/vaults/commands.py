@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -173,7 +174,7 @@ def create_vault(
     kind = VaultKind.S3 if s3 else VaultKind.LOCAL
     vault = vaults.create(kind, vaults.Wish(name=name, **places), policy, adopt=adopt, verify=not no_verify)
     console.result(vault_json(vault), vault_text)
-    console.message(f"Run `vh vault sync dry-run {vault.name}` to see what a sync would do.")
+    console.message(f"`vh vault sync {shlex.quote(vault.name)}` syncs it.")
 
 
 @command(vault_app, "list", example="vh vault list --s3")

@@ -62,7 +62,8 @@ class ApiKey(models.Model):
     endpoint = models.CharField(max_length=400, blank=True, help_text="Empty: the provider's own endpoint (AWS only).")
     region = models.CharField(max_length=64, default="auto")
     access_key = models.CharField(max_length=128, blank=True)
-    secret = EncryptedTextField(blank=True)
+    # An empty secret is stored as NULL: there is nothing to encrypt.
+    secret = EncryptedTextField(null=True, blank=True)
     from_environment = models.BooleanField(default=False, help_text="Take credentials from the AWS default chain.")
     created_at = models.DateTimeField(db_default=Now())
 

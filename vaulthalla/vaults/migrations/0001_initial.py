@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
                 ),
                 ("region", models.CharField(default="auto", max_length=64)),
                 ("access_key", models.CharField(blank=True, max_length=128)),
-                ("secret", encrypted_fields.fields.EncryptedTextField(blank=True)),
+                ("secret", encrypted_fields.fields.EncryptedTextField(blank=True, null=True)),
                 (
                     "from_environment",
                     models.BooleanField(default=False, help_text="Take credentials from the AWS default chain."),
