@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,11 +18,15 @@ MIB = 1 << 20
 
 # Part sizes that common clients use, in the order of how common they are: 8 MiB (aws s3, rclone's S3
 # default is 5), 16 (s3cmd 15, Cyberduck 10), console and SDK sizes, and decimal megabytes.
-COMMON_PART_BYTES = tuple(mib * MIB for mib in (8, 5, 16, 10, 15, 25, 32, 50, 64, 100, 128, 256, 512)) + (
+COMMON_PART_BYTES = (
+    *(mib * MIB for mib in (8, 5, 16, 10, 15, 25, 32, 50, 64, 100, 128, 256, 512)),
     8_000_000,
     5_000_000,
 )
-SMALLEST_PART_BYTES = 5_000_000
+
+_MD5_HEX_DIGITS = 32
+# At most 10 000 parts.
+_COUNT_DIGITS = 5
 
 
 class FileChanged(Exception):
@@ -74,7 +78,8 @@ def multipart_etag(part_md5s: Sequence[bytes]) -> str:
 def parts_of(etag: str) -> int | None:
     """How many parts a multipart ETag speaks of; None for any other ETag."""
     digest, dash, count = etag.rpartition("-")
-    return int(count) if dash and len(digest) == 32 and count.isdigit() and int(count) > 0 else None
+    is_count = count.isascii() and count.isdigit() and len(count) <= _COUNT_DIGITS and int(count) > 0
+    return int(count) if dash and len(digest) == _MD5_HEX_DIGITS and is_count else None
 
 
 def candidate_part_sizes(size: int, parts: int) -> tuple[int, ...]:

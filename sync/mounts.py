@@ -35,7 +35,9 @@ class Mounts:
         except FileNotFoundError:
             return frozenset()
         points = (_OCTAL.sub(_character, line.split(b" ", 5)[4]) + b"/" for line in table.splitlines())
-        return frozenset(os.fsdecode(p[len(self._root) :]) for p in points if p.startswith(self._root))
+        # The root itself may be one; its marker tells whether it is there.
+        below = (point for point in points if point.startswith(self._root) and point != self._root)
+        return frozenset(os.fsdecode(point[len(self._root) :]) for point in below)
 
 
 def _character(match: re.Match[bytes]) -> bytes:
