@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sync.decide import Action, Sides
 from vaulthalla.requests import RequestClass, Requests
-from vaulthalla.stores.base import Capabilities
+from vaulthalla.stores.base import Capabilities, copy_requests
 
 MIB = 2**20
 # Below this a single PUT; above it parts, which survive a crash.
@@ -28,7 +30,7 @@ def pieces(size: int, piece: int) -> int:
     return max(1, -(-size // piece))
 
 
-def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:
+def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:  # noqa: PLR0911 - one return per action
     """Requests of one operation that meets no surprise. A store whose conditions are unproven costs a HEAD more."""
     match action:
         case Action.UPLOAD:
@@ -38,9 +40,10 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:
         case Action.KEEP_BOTH:
             return Requests.summed((_upload(sides, able), _download(sides)))
         case Action.COPY:
-            return _guarded(RequestClass.COPY, proven=able.conditional_copy)
+            size = sides.local.size if sides.local else 0
+            return _guarded(copy_requests(size), proven=able.conditional_copy)
         case Action.DELETE_REMOTE:
-            return _guarded(RequestClass.DELETE, proven=able.conditional_delete)
+            return _guarded({RequestClass.DELETE: 1}, proven=able.conditional_delete)
         case Action.VERIFY:
             return Requests({RequestClass.HEAD: 1})
         case _:
@@ -50,9 +53,9 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:
 def _upload(sides: Sides, able: Capabilities) -> Requests:
     size = sides.local.size if sides.local else 0
     if size < MULTIPART_FROM:
-        return _guarded(RequestClass.PUT, proven=able.conditional_put)
+        return _guarded({RequestClass.PUT: 1}, proven=able.conditional_put)
     puts = pieces(size, part_size(size)) + 2
-    return _guarded(RequestClass.PUT, proven=able.conditional_complete, count=puts)
+    return _guarded({RequestClass.PUT: puts}, proven=able.conditional_complete)
 
 
 def _download(sides: Sides) -> Requests:
@@ -61,8 +64,8 @@ def _download(sides: Sides) -> Requests:
     return Requests({RequestClass.GET: gets, RequestClass.DOWNLOAD_BYTES: size})
 
 
-def _guarded(request_class: RequestClass, *, proven: bool, count: int = 1) -> Requests:
-    needed = Requests({request_class: count})
+def _guarded(counts: Mapping[RequestClass, int], *, proven: bool) -> Requests:
+    needed = Requests(counts)
     if not proven:
         needed[RequestClass.HEAD] += 1
     return needed

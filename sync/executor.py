@@ -31,7 +31,7 @@ from sync.transfers import Transfers
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import VaultKind
-from vaulthalla.work.engine import Lease, Yield, handler, record_stall
+from vaulthalla.work.engine import Lease, LeaseLost, Yield, handler, record_stall
 from vaulthalla.work.models import Run
 
 # Requests wait for the network most of the time; more threads than this only fight for the interpreter.
@@ -108,6 +108,12 @@ class Executor:
             with ThreadPoolExecutor(THREADS) as pool:
                 try:
                     self._loop(pool)
+                except LeaseLost:
+                    raise
+                except BaseException:
+                    # Cancelled, interrupted or stalled: what is under way is finished and recorded first.
+                    self._drain()
+                    raise
                 finally:
                     self.stop.set()
         if self.todo:
@@ -137,6 +143,12 @@ class Executor:
         # Bodies that were staged in the last commit are renamed into place before the lease ends.
         if self.todo and any(op.status == OperationStatus.STAGED for op in self.todo):
             self._publish_rest(pool)
+
+    def _drain(self) -> None:
+        self.stop.set()
+        while self.in_flight:
+            self._collect()
+        self._commit()
 
     def _must_stop(self) -> bool:
         if self.lease.overdue:
@@ -178,15 +190,13 @@ class Executor:
 
     def _take(self, outcome: Outcome) -> None:
         operation = outcome.operation
+        self.outcomes.append(outcome)
         if outcome.unavailable:
             self._count_unavailable(outcome)
         elif outcome.status in (OperationStatus.DONE, OperationStatus.STAGED):
             self.succeeded, self.unavailable = True, 0
         if outcome.status == OperationStatus.PENDING:
             self._retry(operation, outcome.refused)
-            self.outcomes.append(outcome)
-            return
-        self.outcomes.append(outcome)
 
     def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
         """A refused attempt costs one more of that class than was planned; a paused body goes on with its parts."""
@@ -196,8 +206,10 @@ class Executor:
 
     def _count_unavailable(self, outcome: Outcome) -> None:
         self.unavailable += 1
+        if self.stop.is_set():
+            return
         if self.unavailable >= MOST_UNAVAILABLE or (not self.succeeded and not self.todo and not self.in_flight):
-            self._commit()
+            self.stop.set()
             raise Stall(
                 StallCode.STORE_UNAVAILABLE,
                 f"The store of {self.vault.name} does not answer: {outcome.reason}",

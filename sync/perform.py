@@ -119,7 +119,7 @@ class Workshop:
     def is_bucket(self) -> bool:
         return self.vault.kind == VaultKind.S3
 
-    def perform(self, operation: Operation) -> Outcome:
+    def perform(self, operation: Operation) -> Outcome:  # noqa: PLR0911 - one return per way it can end
         """The whole operation, or as far as it may go now. Raises only what nobody foresaw."""
         ledger = Ledger(vault_id=self.vault.pk, policy=self.policy)
         try:

@@ -26,6 +26,7 @@ from sync.rows import policy_key, policy_terms, sides_of, to_json
 from sync.unknown import UnknownBelow
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import Capabilities
+from vaulthalla.stores.profiles import capabilities_of
 from vaulthalla.terms import ConflictPolicy, Strategy
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, Yield, handler
@@ -72,7 +73,7 @@ def plan(lease: Lease) -> Yield | None:
     with planner.batches() as batches:
         for rows in batches:
             draft = planner.draft(rows)
-            with lease.commit(cursor=planner.cursor(rows[-1][0], draft), items_done=planner.plan.ordinal):
+            with lease.commit(cursor=planner.cursor(rows[-1][0], draft)):
                 sql.insert_operations(draft.operations)
                 draft.ledger.write()
             if lease.overdue:
@@ -96,7 +97,7 @@ class Planner:
 
     @classmethod
     def of(cls, run: Run, cursor: Any) -> Planner:
-        vault = Vault.objects.select_related("policy").get(runs=run)
+        vault = Vault.objects.select_related("policy", "api_key").get(runs=run)
         strategy, conflict = policy_terms(vault.policy)
         return cls(
             run=run,
@@ -229,13 +230,8 @@ def capabilities(vault: Vault) -> Capabilities:
         return Capabilities(
             conditional_put=True, conditional_copy=True, conditional_delete=True, conditional_complete=True
         )
-    proven = vault.capabilities
-    return Capabilities(
-        conditional_put=bool(proven.get("conditional_put")),
-        conditional_copy=bool(proven.get("conditional_copy")),
-        conditional_delete=bool(proven.get("conditional_delete")),
-        conditional_complete=bool(proven.get("conditional_complete")),
-    )
+    provider = vault.api_key.provider if vault.api_key else ""
+    return capabilities_of(provider, vault.capabilities)
 
 
 def unknown_below(vault: Vault) -> UnknownBelow:

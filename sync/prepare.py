@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-
 from budgets.access import remaining
 from indexing.usable import chunks_before_planning
 from sync.root import check_root
-from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass
-from vaulthalla.vaults.models import Vault, VaultKind
+from vaulthalla.vaults.models import VaultKind
 from vaulthalla.work.engine import Lease, add_chunks, handler
 
 
@@ -22,19 +18,11 @@ def prepare(lease: Lease) -> None:
     if vault is None:
         raise AssertionError("a sync without a vault")
     check_root(vault.root, vault.marker, vault=vault.name)
-    check_replica(vault)
+    if vault.kind == VaultKind.LOCAL:
+        # A second directory that is not there must not look like one that was emptied.
+        check_root(vault.replica, vault.marker, vault=vault.name)
     left = remaining(run.pk)[RequestClass.LIST]
     chunks = chunks_before_planning(vault, list_budget=left)
     if chunks:
         with lease.commit():
             add_chunks(run.pk, chunks)
-
-
-def check_replica(vault: Vault) -> None:
-    """A second directory that is not there must not look like one that was emptied."""
-    if vault.kind == VaultKind.LOCAL and not Path(vault.replica).is_dir():
-        raise Stall(
-            StallCode.STORE_UNAVAILABLE,
-            f"The second directory {vault.replica} is not there.",
-            remedy=f"Mount or restore it, then run: vh vault sync {shlex.quote(vault.name)}",
-        )

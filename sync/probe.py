@@ -23,7 +23,7 @@ from vaulthalla.work.engine import Busy, Lease, run_inline
 from vaulthalla.work.models import ACTIVE, Run, RunKind, RunStatus
 
 # The probe's own need, with room for the retries of a store that is slow to wake up.
-PROBE_LIMITS = {"list": 4, "head": 12, "get": 4, "put": 12, "copy": 8, "delete": 12}
+PROBE_LIMITS = {"list": 4, "head": 20, "get": 4, "put": 30, "copy": 12, "delete": 20}
 # More objects than this are not deleted without a second word.
 ALWAYS_ALLOWED = 10
 DELETE_THREADS = 16
