@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from indexing import arrays, sql
-from indexing.models import IndexState, RemoteObject, Source
+from indexing.models import IndexState, RemoteObject
 from indexing.order import LISTINGS, Known, fold
 from indexing.sql import Changes, Moment
+from indexing.terms import Source
 from vaulthalla.stores.base import ObjectInfo, Page
 
 # What we keep in the bucket for ourselves is no content of the vault.

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from django.db import models
 
+from indexing.terms import Source
 from vaulthalla.stores.base import Restore
 from vaulthalla.vaults.models import Vault
 
-
-class Source(models.TextChoices):
-    """Where knowledge came from."""
-
-    NONE = "none", "nothing yet"
-    LIST = "list_objects_v2", "LIST scan"
-    INVENTORY = "inventory", "S3 Inventory"
-    MANIFEST = "manifest", "Vaulthalla manifest"
-    EVENT = "event", "S3 event"
-    HEAD = "head", "HEAD of one object"
-    OWN = "own", "our own write"
-    MIXED = "mixed", "several"
+__all__ = ["IndexState", "RemoteObject", "ScannedKey", "Source"]
 
 
 class RemoteObject(models.Model):
@@ -58,7 +48,7 @@ class IndexState(models.Model):
     """How far the index of one vault can be trusted."""
 
     vault = models.OneToOneField(Vault, on_delete=models.CASCADE, related_name="index_state")
-    source = models.CharField(max_length=16, choices=Source.choices, default=Source.NONE)
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.NONE.value)
     complete = models.BooleanField(default=False)
     indexed_at = models.DateTimeField(null=True, help_text="When the last snapshot was committed here.")
     snapshot_as_of = models.DateTimeField(null=True, help_text="Store time at which the newest snapshot's scan began.")

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from indexing.models import Source
+from indexing.terms import Source
 from vaulthalla.stores.base import Restore
 
 CLOSE = timedelta(seconds=2)

@@ -8,7 +8,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from indexing.freshness import Trust, list_requests
-from indexing.models import IndexState, Source
+from indexing.models import IndexState
+from indexing.terms import Source
 from vaulthalla.vaults.models import Vault
 
 

@@ -17,17 +17,19 @@ class _Labelled(EnumType):
         return [value for value, _ in cls.choices]
 
 
-class _Term(StrEnum, metaclass=_Labelled):
+class Term(StrEnum, metaclass=_Labelled):
+    """A value with a label for people."""
+
     label: str
 
-    def __new__(cls, value: str, label: str = "") -> _Term:
+    def __new__(cls, value: str, label: str = "") -> Term:
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label
         return member
 
 
-class Strategy(_Term):
+class Strategy(Term):
     """Which side's changes count."""
 
     CACHE = "cache", "cache: a local working cache over a bucket"
@@ -35,7 +37,7 @@ class Strategy(_Term):
     MIRROR = "mirror", "mirror: the local vault publishes to the bucket"
 
 
-class ConflictPolicy(_Term):
+class ConflictPolicy(Term):
     """What happens when both sides changed."""
 
     KEEP_LOCAL = "keep_local", "keep local"
