@@ -232,6 +232,11 @@ class Proxy:
         with self._lock:
             self._faults.extend(faults)
 
+    def heal(self) -> None:
+        """Forgets the faults that are still to come."""
+        with self._lock:
+            self._faults = []
+
     def reset(self) -> None:
         """Forgets counts and faults."""
         with self._lock:

@@ -17,6 +17,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.handlers import _handle_200_error  # type: ignore[attr-defined]
 
+from vaulthalla import env
 from vaulthalla.requests import RequestClass
 from vaulthalla.stores import direct, listing
 from vaulthalla.stores.base import Meter, MeterRefused
@@ -24,7 +25,7 @@ from vaulthalla.stores.errors import translated
 
 CONNECT_SECONDS = 5
 # Below settings.REQUEST_SECONDS: a request that hangs ends before its lease could.
-READ_SECONDS = 15
+READ_SECONDS = env.integer("VAULTHALLA_READ_SECONDS", 15, minimum=1, maximum=19)
 CONNECTIONS = 64
 
 # What an operation is billed as. One without a class is refused: nothing goes out uncounted.
