@@ -40,6 +40,12 @@ class RemoteObject(models.Model):
     rival_at = models.DateTimeField(null=True, help_text="When something else was seen that could be as new: doubt.")
     revision = models.BigIntegerField(default=0, help_text="The merge that last wrote this row.")
 
+    class Meta:
+        indexes = [
+            # Old tombstones are dropped after each complete scan without looking at live rows.
+            models.Index(fields=["vault", "observed_at"], name="remote_tombstones", condition=models.Q(tombstone=True)),
+        ]
+
     def __str__(self) -> str:
         return self.key
 

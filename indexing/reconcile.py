@@ -30,7 +30,7 @@ from vaulthalla.stores.base import (
     StoreUnavailable,
 )
 from vaulthalla.vaults.models import Vault, VaultKind
-from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler
+from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler, on_run_finished
 from vaulthalla.work.models import Chunk, Queue, Run
 
 KIND = "index.list"
@@ -263,7 +263,12 @@ def finish(lease: Lease) -> None:
     }
     with lease.commit():
         Run.objects.filter(pk=lease.run_id).update(result=result)
-        merge.forget_scan(lease.run_id)
+
+
+@on_run_finished
+def forget_unfinished(run: Run) -> None:
+    """The keys of an unordered scan that was given up; the next one begins again."""
+    merge.forget_scan(run.pk)
 
 
 def expected_requests(vault: Vault, prefix: str = "") -> int | None:

@@ -8,9 +8,12 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from indexing.freshness import Trust, list_requests
-from indexing.models import IndexState
+from indexing.models import IndexState, RemoteObject
 from indexing.terms import Source
 from vaulthalla.vaults.models import Vault
+
+# Long enough for every host that shares a manifest to have seen a delete.
+TOMBSTONES_KEPT = timedelta(days=30)
 
 
 def state_of(vault_id: int) -> IndexState:
@@ -56,3 +59,6 @@ def scan_finished(vault_id: int, *, started_at: datetime) -> None:
         snapshot_as_of=Greatest(Coalesce(F("snapshot_as_of"), started_at), started_at),
     )
     found.filter(scan_started_at__lte=started_at).update(scan_started_at=None, scan_cursor=None)
+    # News from before the scan can change nothing any more, so nobody needs to remember these deletes.
+    old = started_at - TOMBSTONES_KEPT
+    RemoteObject.objects.filter(vault_id=vault_id, tombstone=True, observed_at__lt=old).delete()

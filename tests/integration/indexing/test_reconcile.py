@@ -176,6 +176,31 @@ def test_an_unordered_listing_is_swept_at_its_end(
     assert not ScannedKey.objects.exists()
 
 
+def test_an_unordered_listing_that_stalls_begins_again(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = replace(EVERYTHING, ordering=Ordering.UNSPECIFIED)
+    monkeypatch.setattr(
+        reconcile, "open_store", lambda vault, meter: MemoryStore(bucket, meter, capabilities=capabilities)
+    )
+    fill(bucket, 35)
+    SyncPolicy.objects.filter(vault=vault).update(budget_list=2)
+    vault.refresh_from_db()
+    assert listed(vault, allow=False).status == RunStatus.STALLED
+    assert not ScannedKey.objects.exists()
+    assert listed(vault).status == RunStatus.SUCCESS
+    assert bucket.seen[RequestClass.LIST] == 6
+    assert is_true(vault, bucket)
+
+
+def test_old_tombstones_are_dropped_by_a_complete_listing(vault: Vault, bucket: MemoryBucket) -> None:
+    now = datetime.now(UTC)
+    gone = [("old", now - timedelta(days=31)), ("young", now - timedelta(days=29))]
+    merge.observe_gone(vault.pk, gone, source=Source.HEAD)
+    listed(vault)
+    assert list(RemoteObject.objects.values_list("key", flat=True)) == ["young"]
+
+
 def test_a_change_while_the_bucket_is_listed_is_kept(vault: Vault, bucket: MemoryBucket) -> None:
     fill(bucket, 25)
 
