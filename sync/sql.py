@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import connection, transaction
 
 from sync.selection import Selection
 
@@ -27,6 +27,9 @@ NO_REMOTE = (
     "NULL::bigint, NULL::text, NULL::text, NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::varchar,"
     " NULL::boolean"
 )
+
+# Merging primary keys takes the same memory for any number of rows, and half the time of hashing millions.
+IN_KEY_ORDER = "SET LOCAL enable_hashjoin = off"
 
 # One branch per table that drives it, so that each is a merge of primary keys in path order and no row
 # of an unchanged path is sorted, hashed or sent.
@@ -219,6 +222,7 @@ def differing(
         reader.ensure_connection()
         raw: psycopg.Connection[Any] = reader.connection
         with raw.transaction(), psycopg.ServerCursor(raw, "differing") as cursor:
+            raw.execute(IN_KEY_ORDER)
             cursor.execute(statement, parameters)
             yield iter(lambda: cursor.fetchmany(batch), [])
     finally:
@@ -246,17 +250,17 @@ def vanished_sizes(vault_id: int, *, rename_from: int) -> list[int]:
 
 def unhashed(vault_id: int, *, after: str, limit: int, vanished: list[int], rename_from: int) -> list[tuple[Any, ...]]:
     """(path, size, mtime_ns, ctime_ns, inode, remote etag) of files whose hash decides something."""
-    return fetch(
-        UNHASHED,
-        {
-            "vault": vault_id,
-            "after": after,
-            "limit": limit,
-            "vanished": vanished,
-            "renames": bool(vanished),
-            "rename_from": rename_from,
-        },
-    )
+    parameters = {
+        "vault": vault_id,
+        "after": after,
+        "limit": limit,
+        "vanished": vanished,
+        "renames": bool(vanished),
+        "rename_from": rename_from,
+    }
+    with transaction.atomic():
+        execute(IN_KEY_ORDER, None)
+        return fetch(UNHASHED, parameters)
 
 
 def insert_operations(rows: Iterable[Sequence[Any]]) -> None:
