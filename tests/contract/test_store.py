@@ -264,7 +264,7 @@ def _shared(info: ObjectInfo) -> ObjectInfo:
         info,
         sha256=None,
         mtime_ns=None,
-        etag_is_md5=True,
+        etag_is_md5=False,
         observed_at=info.last_modified.replace(microsecond=0),
         last_modified=info.last_modified.replace(microsecond=0),
     )

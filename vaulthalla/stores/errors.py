@@ -19,6 +19,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as UnreachableError
 
 from vaulthalla.errors import Refused
 from vaulthalla.stores.base import (
@@ -109,6 +110,11 @@ CUT_SHORT = (
     ResponseStreamingError,
     urllib3.exceptions.ProtocolError,  # includes IncompleteRead
 )
+NO_ANSWER = (
+    HTTPClientError,
+    UnreachableError,
+    urllib3.exceptions.HTTPError,
+)
 
 
 @contextmanager
@@ -122,7 +128,7 @@ def translated(what: str = "") -> Iterator[None]:
         raise AccessDenied(str(error), provider_code="NoCredentials") from error
     except CUT_SHORT as error:
         raise StoreUnavailable(_said(what, f"the answer was cut short: {error}")) from error
-    except (HTTPClientError, urllib3.exceptions.HTTPError) as error:
+    except NO_ANSWER as error:
         raise StoreUnavailable(_said(what, str(error))) from error
     except BotoCoreError as error:
         raise UnexpectedResponse(_said(what, str(error))) from error

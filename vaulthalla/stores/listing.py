@@ -40,7 +40,8 @@ def parse(body: bytes) -> Listing:
         raise BadListing("the page does not state IsTruncated")
     if top.get("EncodingType", "").strip() == "url":
         _decode(entries)
-    return Listing(entries=entries, truncated=truncated == "true", next_token=top.get("NextContinuationToken", "").strip())
+    token = top.get("NextContinuationToken", "").strip()
+    return Listing(entries=entries, truncated=truncated == "true", next_token=token)
 
 
 def _read(body: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:

@@ -69,7 +69,7 @@ class Fault:
     nth: int = 1
     error: Exception | None = None
     moment: Moment = Moment.BEFORE
-    hook: Callable[[], None] | None = None
+    hook: Callable[[], object] | None = None
 
     def strikes(self, operation: str) -> bool:
         if self.operation not in ("", operation):
@@ -111,11 +111,12 @@ class StoredObject:
             restore_expires=self.restore_expires,
             sha256=self.sha256,
             mtime_ns=self.mtime_ns,
+            etag_is_md5="-" not in self.etag,
         )
 
     def listed(self, key: str, now: datetime) -> ObjectInfo:
-        """A LIST shows no metadata and no archive status."""
-        return replace(self.info(key, now), sha256=None, mtime_ns=None, archive_status="")
+        """A LIST shows no metadata, no archive status, and not how the object is encrypted."""
+        return replace(self.info(key, now), sha256=None, mtime_ns=None, archive_status="", etag_is_md5=False)
 
 
 @dataclass(slots=True, kw_only=True)
