@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from sync.options import SyncOptions
 from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work.drive import OnProgress
-from vaulthalla.work.engine import NewChunk, Phase, attach_or_create
+from vaulthalla.work.engine import Busy, NewChunk, Phase, attach_or_create
 from vaulthalla.work.models import ACTIVE, SYNC_LIKE, Queue, Run, RunKind, RunStatus, Trigger
 from vaulthalla.work.runs import create_run
 
@@ -49,15 +49,18 @@ def start_due() -> list[int]:
         )
         busy = Run.objects.filter(vault=policy.vault, kind__in=SYNC_LIKE, status__in=(*ACTIVE, RunStatus.QUEUED))
         if claimed and not busy.exists():
-            run = create_run(
-                policy.vault,
-                RunKind.SYNC,
-                trigger=Trigger.SCHEDULE,
-                options=SyncOptions().as_options(),
-                chunks=first_chunks(policy.vault),
-            )
-            started.append(run.pk)
+            started += _scheduled(policy.vault)
     return started
+
+
+def _scheduled(vault: Vault) -> list[int]:
+    """The id of the new run, or nothing where somebody started one a moment ago: the others are still due."""
+    options = SyncOptions().as_options()
+    try:
+        run = create_run(vault, RunKind.SYNC, trigger=Trigger.SCHEDULE, options=options, chunks=first_chunks(vault))
+    except Busy:
+        return []
+    return [run.pk]
 
 
 def due() -> list[SyncPolicy]:

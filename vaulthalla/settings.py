@@ -32,6 +32,8 @@ LEASE_RENEW_SECONDS = 10
 # No request is sent in the last seconds of a lease: the clock that ends it is the database's.
 LEASE_MARGIN_SECONDS = 10
 SWEEP_SECONDS = 30
+# How long the chunks and operations of a finished run are kept; runs and what they spent stay.
+HISTORY_DAYS = env.integer("VAULTHALLA_HISTORY_DAYS", 30, minimum=1, maximum=36_500)
 # What systemd, Docker or Kubernetes wait between TERM and KILL.
 PLATFORM_GRACE_SECONDS = env.integer("VAULTHALLA_PLATFORM_GRACE_SECONDS", 30, minimum=1)
 
@@ -155,6 +157,8 @@ CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 # Rows are the results; there are no chords and no result backend.
 CELERY_TASK_IGNORE_RESULT = True
+# Otherwise beat adds a daily clean-up of results that do not exist.
+CELERY_RESULT_EXPIRES = None
 # Restart and crash redeliver, and with late acks a prefetch of 1 is exact: no message waits inside a busy worker.
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
