@@ -66,6 +66,7 @@ def status() -> dict[str, Any]:
     layout = recorded_layout(home)
     return {
         "home": str(home),
+        "state": str(layout.state) if layout else None,
         "postgresql": _describe(_override("DATABASE_URL"), PostgreSQL(layout) if layout else None),
         "valkey": _describe(_override("REDIS_URL"), Valkey(layout) if layout else None),
     }

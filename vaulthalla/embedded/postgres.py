@@ -16,6 +16,7 @@ from vaulthalla.embedded.home import Layout
 from vaulthalla.errors import VaulthallaError
 
 START_SECONDS = 60
+SOCKET = ".s.PGSQL.5432"
 # fsync stays on: the database is the only truth there is.
 SERVER_OPTIONS = {
     "listen_addresses": "",
@@ -58,7 +59,7 @@ class PostgreSQL:
                 return False
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(2)
-                probe.connect(str(self.layout.sockets / ".s.PGSQL.5432"))
+                probe.connect(str(self.layout.sockets / SOCKET))
         except (OSError, IndexError):
             return False
         return True
@@ -71,7 +72,7 @@ class PostgreSQL:
         if self.pid() is not None:
             # Started by a command that was killed while it waited.
             return self._wait()
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        self._unlock()
         deadline = time.monotonic() + START_SECONDS
         while (answer := self._launch(programs)) is not None:
             # The children of a killed server hold its shared memory until they notice.
@@ -92,6 +93,11 @@ class PostgreSQL:
         if answer.returncode:
             raise VaulthallaError(f"PostgreSQL did not stop: {_last_line(answer.stdout)}", code="database_unavailable")
         return True
+
+    def _unlock(self) -> None:
+        """Removes what a killed server left. PostgreSQL would take a zombie, or another program's pid, for it."""
+        for left in (self.data / "postmaster.pid", *(self.layout.sockets / f"{SOCKET}{end}" for end in ("", ".lock"))):
+            left.unlink(missing_ok=True)
 
     def _pid_file(self) -> list[str]:
         return (self.data / "postmaster.pid").read_text().splitlines()

@@ -52,16 +52,20 @@ class Valkey:
 
     def stop(self) -> bool:
         """Stops it after saving; False when it was not running."""
-        if self.pid() is None:
+        if not self._runs():
             return False
         self._say(b"SHUTDOWN\r\n")
         deadline = time.monotonic() + START_SECONDS
-        while self.pid() is not None and time.monotonic() < deadline:
+        while self._runs() and time.monotonic() < deadline:
             time.sleep(0.02)
         return True
 
+    def _runs(self) -> bool:
+        return self.pid() is not None or self.ready()
+
     def _launch(self) -> None:
         self.layout.own(self.data)
+        (self.data / "pid").unlink(missing_ok=True)
         answer = self.layout.run(
             [
                 *(self._program(), "--daemonize", "yes", "--port", "0", "--unixsocket", self.socket),
