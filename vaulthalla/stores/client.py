@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -49,8 +49,8 @@ REQUEST_CLASSES = {
 }
 
 _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
-_clients: dict[tuple[int, ClientConfig], Any] = {}
-_direct: dict[tuple[int, ClientConfig, str], direct.DirectClient | None] = {}
+_clients: dict[ClientConfig, Any] = {}
+_direct: dict[tuple[ClientConfig, str], direct.DirectClient | None] = {}
 _lock = threading.Lock()
 
 
@@ -79,27 +79,39 @@ class ClientConfig:
 
 def client_for(config: ClientConfig) -> Any:
     """The process's client; made once, shared by all threads, never across a fork."""
-    name = (os.getpid(), config)
-    client = _clients.get(name)
+    client = _clients.get(config)
     if client is None:
         with _lock:
-            client = _clients.get(name) or _create(config)
-            _clients[name] = client
+            client = _clients.get(config) or _create(config)
+            _clients[config] = client
     return client
+
+
+def _forget() -> None:
+    """Connections and locks of the parent are not the child's."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _clients.clear()
+    _direct.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def call(config: ClientConfig, operation: str, parameters: Mapping[str, Any], meter: Meter) -> Any:
     """One operation for `meter`, on the short way where there is one. Raises botocore's exceptions and MeterRefused."""
     client = client_for(config)
     if direct.takes(operation, parameters) and (quick := _direct_for(config, client, parameters["Bucket"])):
-        with suppress(direct.NeedsBotocore):
+        try:
             return quick.call(operation, parameters, lambda: meter.attempt(REQUEST_CLASSES[operation]))
+        except direct.NeedsBotocore:
+            _direct[config, parameters["Bucket"]] = None
     with _metered(meter):
         return client._make_api_call(operation, parameters)
 
 
 def _direct_for(config: ClientConfig, client: Any, bucket: str) -> direct.DirectClient | None:
-    name = (os.getpid(), config, bucket)
+    name = (config, bucket)
     if name not in _direct:
         with _lock:
             if name not in _direct:

@@ -91,7 +91,7 @@ class DirectClient:
                 if response.status < 300:
                     self._quota.release(RETRY_COST if number > 1 else 1)
                     return _answer(response, number, stream=operation == "GetObject")
-                failure, again = _refusal(response, operation, number)
+                failure, again = self._refusal(response, operation, number)
             except SSLError:
                 raise
             except HTTPError as error:
@@ -128,6 +128,17 @@ class DirectClient:
         )
         headers["user-agent"] = USER_AGENT
         return headers
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse, operation: str, number: int) -> tuple[ClientError, bool]:
+        """The ClientError botocore would raise, and whether it would try again."""
+        headers = _headers(response)
+        said = {"Code": str(response.status), "Message": response.reason or "", **_said(response.read())}
+        moved = headers.get("x-amz-bucket-region", self.region) != self.region
+        if moved or said["Code"] in ELSEWHERE or response.status < 400:
+            raise NeedsBotocore
+        again = response.status in RETRIED_STATUSES or said["Code"] in RETRIED_CODES
+        answer: Any = {"Error": said, "ResponseMetadata": _metadata(response, headers, number)}
+        return ClientError(answer, operation), again
 
 
 def takes(operation: str, parameters: Mapping[str, Any]) -> bool:
@@ -166,17 +177,6 @@ def _answer(response: urllib3.BaseHTTPResponse, number: int, *, stream: bool) ->
     else:
         response.read()
     return answer
-
-
-def _refusal(response: urllib3.BaseHTTPResponse, operation: str, number: int) -> tuple[ClientError, bool]:
-    """The ClientError botocore would raise, and whether it would try again."""
-    headers = _headers(response)
-    said = {"Code": str(response.status), "Message": response.reason or "", **_said(response.read())}
-    if said["Code"] in ELSEWHERE or response.status < 400:
-        raise NeedsBotocore
-    again = response.status in RETRIED_STATUSES or said["Code"] in RETRIED_CODES
-    answer: Any = {"Error": said, "ResponseMetadata": _metadata(response, headers, number)}
-    return ClientError(answer, operation), again
 
 
 def _metadata(response: urllib3.BaseHTTPResponse, headers: dict[str, str], number: int) -> dict[str, Any]:

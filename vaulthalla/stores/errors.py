@@ -96,6 +96,7 @@ BY_STATUS: dict[int, type[StoreError]] = {
     404: ObjectMissing,
     412: PreconditionFailed,
     429: StoreUnavailable,
+    501: UnexpectedResponse,
     507: StoreFull,
 }
 CREDENTIAL_ERRORS = (

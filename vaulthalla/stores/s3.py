@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -43,6 +44,7 @@ READ_BYTES = 256 * 1024
 # User metadata. `mtime` is rclone's: seconds with nine decimals, so exact to the nanosecond and readable by both.
 SHA256 = "sha256"
 MTIME = "mtime"
+SECONDS = re.compile(r"-?\d{1,11}(\.\d{1,9})?", re.ASCII)
 CUT_SHORT = (IncompleteReadError, ResponseStreamingError, urllib3.exceptions.ProtocolError)
 
 
@@ -320,7 +322,7 @@ class S3Store:
     def _properties(self, content: Content) -> dict[str, Any]:
         storage_class = content.storage_class or self.config.storage_class
         return {
-            "Metadata": {SHA256: content.sha256.hex(), MTIME: f"{Decimal(content.mtime_ns).scaleb(-9):.9f}"},
+            "Metadata": {SHA256: content.sha256.hex(), MTIME: _mtime_text(content.mtime_ns)},
             **({"StorageClass": storage_class} if storage_class else {}),
         }
 
@@ -419,13 +421,16 @@ def _sha256(text: str) -> bytes | None:
     return digest if len(digest) == 32 else None
 
 
+def _mtime_text(mtime_ns: int) -> str:
+    return f"{Decimal(mtime_ns).scaleb(-9):.9f}"
+
+
 def _mtime_ns(text: str) -> int | None:
     """Nanoseconds from decimal seconds; a value that is none, or no time a file can have, is unknown."""
-    try:
-        nanoseconds = int(Decimal(text) * 10**9) if len(text) <= 32 else None
-    except (InvalidOperation, ValueError, OverflowError):
+    if not SECONDS.fullmatch(text):
         return None
-    return nanoseconds if nanoseconds is not None and abs(nanoseconds) < 2**63 else None
+    nanoseconds = int(Decimal(text) * 10**9)
+    return nanoseconds if abs(nanoseconds) < 2**63 else None
 
 
 def _written(answer: Any, *, etag: str = "") -> Written:

@@ -1,0 +1,144 @@
+"""How headers, names and addresses are read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.meters import CountingMeter
+from vaulthalla.errors import Refused
+from vaulthalla.requests import RequestClass
+from vaulthalla.stores.base import (
+    COPY_LIMIT_BYTES,
+    Capabilities,
+    Ordering,
+    Restore,
+    StoreUnavailable,
+    UnexpectedResponse,
+    copy_requests,
+    costs,
+)
+from vaulthalla.stores.client import REQUEST_CLASSES
+from vaulthalla.stores.errors import BY_CODE, CREDENTIAL_CODES, kind_of
+from vaulthalla.stores.profiles import PROFILES, capabilities_of, check_endpoint, profile_of, region_of
+from vaulthalla.stores.s3 import S3Config, S3Store, _mtime_ns, _mtime_text, _restore, _sha256
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1))
+def test_a_time_in_metadata_comes_back(mtime_ns: int) -> None:
+    assert _mtime_ns(_mtime_text(mtime_ns)) == mtime_ns
+
+
+@pytest.mark.parametrize(
+    ("text", "mtime_ns"),
+    [
+        ("1354040105.123456789", 1_354_040_105_123_456_789),  # as rclone writes it
+        ("1354040105", 1_354_040_105_000_000_000),
+        ("-1.5", -1_500_000_000),
+        ("", None),
+        ("yesterday", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999999", None),
+        ("9" * 30, None),
+    ],
+)
+def test_what_is_no_time_is_unknown(text: str, mtime_ns: int | None) -> None:
+    assert _mtime_ns(text) == mtime_ns
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "ab" * 31, "ab" * 33])
+def test_what_is_no_hash_is_unknown(text: str) -> None:
+    assert _sha256(text) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "state"),
+    [
+        ("", (Restore.NONE, None)),
+        ('ongoing-request="true"', (Restore.ONGOING, None)),
+        (
+            'ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"',
+            (Restore.ACTIVE, datetime(2012, 12, 21, tzinfo=UTC)),
+        ),
+    ],
+)
+def test_a_restore_header_is_read(header: str, state: tuple[Restore, datetime | None]) -> None:
+    assert _restore(header) == state
+
+
+def test_every_counted_operation_has_a_billing_class() -> None:
+    assert set(REQUEST_CLASSES.values()) == set(RequestClass) - {RequestClass.DOWNLOAD_BYTES}
+
+
+def test_codes_outrank_statuses() -> None:
+    assert kind_of("SlowDown", 503) is kind_of("", 502) is kind_of("RequestTimeout", 400) is StoreUnavailable
+    assert kind_of("NotImplemented", 501) is UnexpectedResponse
+    assert kind_of("Strange", 418) is UnexpectedResponse
+    assert set(BY_CODE) >= CREDENTIAL_CODES
+
+
+def test_a_probe_outranks_a_promise() -> None:
+    assert capabilities_of("aws").conditional_delete
+    proven = capabilities_of("aws", {"conditional_put": True, "conditional_delete": False})
+    assert (proven.conditional_put, proven.conditional_copy, proven.conditional_delete) == (True, False, False)
+    assert capabilities_of("cloudflare-r2").ordering is Ordering.UNSPECIFIED
+
+
+def test_unknown_providers_promise_nothing() -> None:
+    assert profile_of("somebody") is PROFILES["other"]
+    assert not capabilities_of("other").conditional_put
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint", "region", "signed"),
+    [
+        ("aws", "", "auto", "us-east-1"),
+        ("aws", "", "eu-west-1", "eu-west-1"),
+        ("cloudflare-r2", "https://account.r2.cloudflarestorage.com", "auto", "auto"),
+        ("backblaze-b2", "https://s3.us-west-004.backblazeb2.com", "auto", "us-west-004"),
+        ("minio", "http://localhost:9000", "auto", "us-east-1"),
+    ],
+)
+def test_auto_is_a_region_everywhere(provider: str, endpoint: str, region: str, signed: str) -> None:
+    assert region_of(provider, endpoint, region) == signed
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint"),
+    [
+        ("minio", ""),
+        ("aws", "s3.amazonaws.com"),
+        ("aws", "ftp://host"),
+        ("other", "https://"),
+        ("other", "http://h/?q"),
+    ],
+)
+def test_an_address_nobody_can_use_is_refused(provider: str, endpoint: str) -> None:
+    with pytest.raises(Refused):
+        check_endpoint(provider, endpoint)
+
+
+def test_a_store_needs_a_bucket_and_a_whole_prefix() -> None:
+    for config in (S3Config(provider="aws"), S3Config(provider="aws", bucket="b", prefix="folder")):
+        with pytest.raises(Refused):
+            S3Store(config, CountingMeter())
+
+
+def test_secrets_are_not_shown() -> None:
+    config = S3Config(provider="aws", access_key="AK", secret="hidden", bucket="b")
+    assert "hidden" not in repr(config) + repr(S3Store(config, CountingMeter())._client)
+
+
+def test_an_unproven_condition_costs_a_head() -> None:
+    one = {RequestClass.DELETE: 1}
+    assert costs(Capabilities(conditional_delete=True), one, conditional=RequestClass.DELETE) == one
+    assert costs(Capabilities(), one, conditional=RequestClass.DELETE) == {**one, RequestClass.HEAD: 1}
+
+
+def test_a_large_copy_goes_in_parts() -> None:
+    assert copy_requests(COPY_LIMIT_BYTES) == {RequestClass.COPY: 1}
+    assert copy_requests(COPY_LIMIT_BYTES + 1) == {RequestClass.HEAD: 1, RequestClass.PUT: 2, RequestClass.COPY: 6}
