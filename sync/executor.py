@@ -200,7 +200,8 @@ class Executor:
 
     def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
         """A refused attempt costs one more of that class than was planned; a paused body goes on with its parts."""
-        if refused is not None and not self._is_large(operation):
+        main = (RequestClass.PUT, RequestClass.GET) if self._is_large(operation) else ()
+        if refused is not None and refused not in main:
             operation.cost[refused] += 1
         self.todo.append(operation)
 
@@ -242,6 +243,7 @@ class Executor:
         needed = Requests(operation.cost)
         needed[main] = max(1, needed[main] - len(body.parts))
         body.allowance, body.refused = None, None
+        self._hold_abort(operation)
         lacking = self._lacking(needed)
         answer = self.meter.draw(lacking, lacking) if lacking else Draw.DRAWN
         if answer is not Draw.EXHAUSTED or self.meter.exhausted is not main:
@@ -253,6 +255,12 @@ class Executor:
         answer = self.meter.draw(needed, lacking) if lacking else Draw.DRAWN
         body.allowance = self.meter.available(main)
         return answer
+
+    def _hold_abort(self, operation: Operation) -> None:
+        """One DELETE, if there is one, so that parts nobody needs any more can be dropped."""
+        abort = Requests({RequestClass.DELETE: 1})
+        if operation.action is Action.UPLOAD and self._lacking(abort):
+            self.meter.draw(abort, abort)
 
     def _lacking(self, needed: Requests) -> Requests:
         short = {c: n - self.meter.available(c) for c, n in needed.items()}
@@ -294,7 +302,7 @@ class Executor:
         with self.lease.commit(items_done=len(over)):
             sql.record_operations([_row(o) for o in outcomes if o.status != OperationStatus.PENDING])
             whole.write()
-            self.transfers.store([o.operation.path for o in over])
+            self.transfers.store([o.operation.path for o in over if o.status == OperationStatus.DONE])
         for outcome in outcomes:
             if outcome.status == OperationStatus.STAGED:
                 outcome.operation.status = OperationStatus.STAGED

@@ -51,7 +51,6 @@ class BigBody:
     refused: RequestClass | None = None
     stale_upload: str = ""
     dirty: bool = True
-    finished: bool = False
 
     @property
     def missing(self) -> list[int]:
@@ -117,7 +116,6 @@ def upload_parts(
     except UploadMissing:
         body.restart()
         raise
-    body.finished = True
     return written
 
 
@@ -157,13 +155,11 @@ def download_ranges(
             if not _in_parallel(body, one, body.allowance, stop, RequestClass.GET):
                 return None
         except PreconditionFailed:
-            body.finished = True
             tree.discard(staged)
             raise
         sha256 = _sha256(file)
         info = seen[-1] if seen else store.head(path)
         sealed = seal(file, staged, mtime_ns=info.mtime_ns)
-    body.finished = True
     return sealed, info, sha256
 
 

@@ -187,8 +187,10 @@ class Workshop:
     def _hashed(self, sides: Sides) -> Local | None:
         """The local side with its SHA-256, which a lost answer to our own write is recognised by."""
         local = sides.local
-        if local is None or local.sha256 is not None or local.size >= MULTIPART_FROM:
+        if local is None or local.sha256 is not None:
             return local
+        if self.is_bucket and local.size >= MULTIPART_FROM:
+            return replace(local, sha256=self.body(Action.UPLOAD, sides).sha256)
         with self._open(sides.path, local) as file:
             return _hash(file, local)
 
@@ -267,9 +269,18 @@ class Workshop:
     def _abort_stale(self, body: BigBody) -> None:
         """Parts of an earlier version cost money until they are dropped; a budget may keep them for now."""
         if body.stale_upload:
-            with suppress(MeterRefused, StoreError):
-                self.store.abort_upload(body.path, body.stale_upload)
+            self._abort(body.path, body.stale_upload)
             body.stale_upload = ""
+
+    def _abandon(self, operation: Operation) -> None:
+        """Parts that were sent before the second look decided otherwise."""
+        _, body = self.transfers.bodies.get(operation.path, (None, None))
+        if body is not None and body.upload_id:
+            self._abort(operation.path, body.upload_id)
+
+    def _abort(self, path: str, upload_id: str) -> None:
+        with suppress(MeterRefused, StoreError):
+            self.store.abort_upload(path, upload_id)
 
     def _copy(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         """A renamed file: the store copies what it has. Whatever is in the way of that, an upload does it."""
@@ -466,6 +477,8 @@ class Workshop:
         """The second look found nothing to do, or nothing that may be done."""
         ledger.verdict(sides, decision)
         found_own = decision.action is Action.CONVERGE and operation.action is Action.UPLOAD
+        if not found_own:
+            self._abandon(operation)
         if decision.action in (Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED):
             return self._outcome(
                 operation, ledger, OperationStatus.SKIPPED, reason=decision.reason, action=decision.action

@@ -43,13 +43,16 @@ class Transfers:
         self.bodies[path] = (direction, found)
         return found
 
-    def store(self, over: list[str]) -> None:
-        """Writes what changed; forgets bodies that are finished."""
+    def store(self, done: list[str]) -> None:
+        """Writes what changed; forgets the bodies of operations that are done."""
+        over = [path for path in done if path in self.rows or path in self.bodies]
+        if over:
+            Transfer.objects.filter(vault_id=self.vault_id, path__in=over).delete()
+        for path in over:
+            self.rows.pop(path, None)
+            self.bodies.pop(path, None)
         for path, (direction, body) in list(self.bodies.items()):
-            if body.finished and path in over:
-                Transfer.objects.filter(vault_id=self.vault_id, path=path).delete()
-                del self.bodies[path]
-            elif body.dirty:
+            if body.dirty:
                 body.dirty = False
                 Transfer.objects.update_or_create(vault_id=self.vault_id, path=path, defaults=_to_row(direction, body))
 
