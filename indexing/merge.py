@@ -5,7 +5,7 @@ Each merge takes the lock of the vault's state row until that transaction ends, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -193,19 +193,13 @@ def _page_columns(infos: Sequence[ObjectInfo]) -> dict[str, list[Any]]:
         "last_modified": [info.last_modified for info in infos],
         "storage_class": [info.storage_class for info in infos],
     }
-    _add_if_known(columns, infos, "restore", lambda info: info.restore.value)
-    _add_if_known(columns, infos, "restore_expires", lambda info: info.restore_expires)
-    _add_if_known(columns, infos, "mtime_ns", lambda info: info.mtime_ns)
-    _add_if_known(columns, infos, "sha256", lambda info: info.sha256)
+    # Most stores tell none of these in a listing.
+    if any(info.restore for info in infos):
+        columns["restore"] = [info.restore.value for info in infos]
+        columns["restore_expires"] = [info.restore_expires for info in infos]
+    if any(info.mtime_ns for info in infos):
+        columns["mtime_ns"] = [info.mtime_ns for info in infos]
     return columns
-
-
-def _add_if_known(
-    columns: dict[str, list[Any]], infos: Sequence[ObjectInfo], name: str, value: Callable[[ObjectInfo], Any]
-) -> None:
-    values = [value(info) for info in infos]
-    if any(one is not None and one != "" for one in values):
-        columns[name] = values
 
 
 def _parameters(
