@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import pytest
+from django.conf import settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.meters import CountingMeter
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
+from vaulthalla.stores import client as clients
 from vaulthalla.stores.base import (
     COPY_LIMIT_BYTES,
     Capabilities,
@@ -24,7 +27,7 @@ from vaulthalla.stores.base import (
 from vaulthalla.stores.client import REQUEST_CLASSES
 from vaulthalla.stores.errors import BY_CODE, CREDENTIAL_CODES, kind_of
 from vaulthalla.stores.profiles import PROFILES, capabilities_of, check_endpoint, profile_of, region_of
-from vaulthalla.stores.s3 import S3Config, S3Store, _mtime_ns, _mtime_text, _restore, _sha256
+from vaulthalla.stores.s3 import S3Config, S3Store, _mtime_ns, _mtime_text, _restore, _sha256, client_config
 
 
 @given(st.integers(-(2**63) + 1, 2**63 - 1))
@@ -142,3 +145,18 @@ def test_an_unproven_condition_costs_a_head() -> None:
 def test_a_large_copy_goes_in_parts() -> None:
     assert copy_requests(COPY_LIMIT_BYTES) == {RequestClass.COPY: 1}
     assert copy_requests(COPY_LIMIT_BYTES + 1) == {RequestClass.HEAD: 1, RequestClass.PUT: 2, RequestClass.COPY: 6}
+
+
+def test_a_request_that_hangs_ends_before_its_lease_could() -> None:
+    assert max(clients.READ_SECONDS, clients.CONNECT_SECONDS) < settings.REQUEST_SECONDS
+
+
+def test_a_forked_child_makes_its_own_connections() -> None:
+    config = client_config(S3Config(provider="minio", endpoint="http://127.0.0.1:1", bucket="b"))
+    mine = clients.client_for(config)
+    assert clients.client_for(config) is mine
+    child = os.fork()
+    if not child:
+        os._exit(0 if config not in clients._clients and not clients._lock.locked() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert clients.client_for(config) is mine
