@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from tests.support.contents import content_of
@@ -30,6 +31,7 @@ def listed(store: DirectoryStore, **known: object) -> list[str]:
     return [info.key for info in store.list_page(**known).objects]  # type: ignore[arg-type]
 
 
+@example_settings(deadline=None)
 @given(trees, st.data())
 def test_a_walk_from_anywhere_is_the_rest_of_the_sorted_keys(tree: set[str], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from vaulthalla.stores.listing import BadListing, parse, take_over, timestamp
@@ -55,6 +56,7 @@ def test_restore_states_are_read() -> None:
     assert (entry["IsRestoreInProgress"], entry["RestoreExpiryDate"]) == ("false", "2026-12-01T00:00:00.000Z")
 
 
+@example_settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=5))
 def test_encoded_keys_come_back_unchanged(keys: list[str]) -> None:
     head = "<EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from django.conf import settings
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from tests.support.meters import CountingMeter
@@ -30,6 +31,7 @@ from vaulthalla.stores.profiles import PROFILES, capabilities_of, check_endpoint
 from vaulthalla.stores.s3 import S3Config, S3Store, _mtime_ns, _mtime_text, _restore, _sha256, client_config
 
 
+@example_settings(deadline=None)
 @given(st.integers(-(2**63) + 1, 2**63 - 1))
 def test_a_time_in_metadata_comes_back(mtime_ns: int) -> None:
     assert _mtime_ns(_mtime_text(mtime_ns)) == mtime_ns

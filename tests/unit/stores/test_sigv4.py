@@ -10,6 +10,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from vaulthalla.stores.sigv4 import EMPTY_SHA256, authorization
@@ -18,6 +19,7 @@ NOW = datetime(2026, 11, 24, 3, 4, 5, tzinfo=UTC)
 values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=20).map(str.strip)
 
 
+@example_settings(deadline=None)
 @given(
     method=st.sampled_from(["GET", "HEAD", "PUT", "DELETE"]),
     path=st.text("abcXYZ019-._~/", max_size=20),
