@@ -30,32 +30,41 @@ DROP_SEEN = "DROP TABLE IF EXISTS pg_temp.scan_seen"
 
 SAME = "(l.size, l.mtime_ns, l.ctime_ns, l.inode) = ({0}.size, {0}.mtime_ns, {0}.ctime_ns, {0}.inode)"
 
+# What is remembered of a staged file: one probe of the primary key each. OFFSET 0 keeps the planner, which
+# knows little of a table that a first scan is filling, from reading all of it for every batch instead.
+OLD = "LATERAL (SELECT * FROM sync_localfile WHERE vault_id = %(vault)s AND path = f.path OFFSET 0) l"
+
 # A file that was looked at within the same tick as it was written may have changed since without a trace.
 # Now that the tick is over its base no longer vouches for it, so that its content is compared once.
-DOUBT_RACY = """
+_DOUBT_RACY = """
 UPDATE sync_base b SET ctime_ns = -1
-  FROM scan_file f JOIN sync_localfile l ON l.vault_id = %(vault)s AND l.path = f.path
- WHERE l.racy AND NOT f.racy AND {same_f}
-   AND b.vault_id = %(vault)s AND b.path = f.path AND b.etag IS NOT NULL AND {same_b}
-""".replace("{same_f}", SAME.format("f")).replace("{same_b}", SAME.format("b"))
+  FROM sync_localfile l
+ WHERE b.vault_id = %(vault)s AND b.etag IS NOT NULL AND l.vault_id = %(vault)s AND l.path = b.path AND {same_b}
+   AND b.path = ANY (ARRAY(SELECT f.path FROM scan_file f CROSS JOIN {old} WHERE l.racy AND NOT f.racy AND {same_f}))
+"""
+DOUBT_RACY = _DOUBT_RACY.format(old=OLD, same_f=SAME.format("f"), same_b=SAME.format("b"))
+# By `local_by_dir`, one directory after the other.
 VANISHED_FILES = """
-DELETE FROM sync_localfile l USING scan_dir d
- WHERE l.vault_id = %(vault)s AND l.dir = d.dir AND d.replaced
-   AND NOT EXISTS (SELECT FROM scan_file f WHERE f.path = l.path)
+DELETE FROM sync_localfile
+ WHERE vault_id = %(vault)s AND path = ANY (ARRAY(
+       SELECT l.path
+         FROM scan_dir d
+         CROSS JOIN LATERAL (SELECT path FROM sync_localfile WHERE vault_id = %(vault)s AND dir = d.dir OFFSET 0) l
+        WHERE d.replaced AND NOT EXISTS (SELECT FROM scan_file f WHERE f.path = l.path)))
 """
 VANISHED_UNSEEN = """
 DELETE FROM sync_localfile l
  WHERE l.vault_id = %(vault)s AND l.dir = %(dir)s AND NOT EXISTS (SELECT FROM scan_seen f WHERE f.path = l.path)
 """
 # Hashes hold for a fingerprint, unless it was taken within the tick of a change.
-PUT_FILES = """
+_PUT_FILES = """
 INSERT INTO sync_localfile AS l
        (vault_id, path, dir, size, mtime_ns, ctime_ns, inode, racy, skip, multipart_etag)
 SELECT %(vault)s, f.path, f.dir, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.racy, f.skip, ''
-  FROM scan_file f LEFT JOIN sync_localfile old ON old.vault_id = %(vault)s AND old.path = f.path
- WHERE old.path IS NULL
+  FROM scan_file f LEFT JOIN {old} ON true
+ WHERE l.path IS NULL
     OR (f.size, f.mtime_ns, f.ctime_ns, f.inode, f.racy, f.skip)
-       IS DISTINCT FROM (old.size, old.mtime_ns, old.ctime_ns, old.inode, old.racy, old.skip)
+       IS DISTINCT FROM (l.size, l.mtime_ns, l.ctime_ns, l.inode, l.racy, l.skip)
  ORDER BY f.path
     ON CONFLICT (vault_id, path) DO UPDATE
    SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
@@ -63,7 +72,8 @@ SELECT %(vault)s, f.path, f.dir, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.racy
        sha256 = CASE WHEN NOT l.racy AND {same} THEN l.sha256 END,
        md5 = CASE WHEN NOT l.racy AND {same} THEN l.md5 END,
        multipart_etag = CASE WHEN NOT l.racy AND {same} THEN l.multipart_etag ELSE '' END
-""".replace("{same}", SAME.format("excluded"))
+"""
+PUT_FILES = _PUT_FILES.format(old=OLD, same=SAME.format("excluded"))
 PUT_DIRS = """
 INSERT INTO sync_localdir AS l (vault_id, dir, digest, state, is_mount)
 SELECT %(vault)s, dir, digest, state, is_mount FROM scan_dir ORDER BY dir
@@ -127,7 +137,6 @@ def replace_dirs(vault_id: int, dirs: Sequence[DirRow], files: Iterable[FileRow]
     with connection.cursor() as cursor:
         _stage(files)
         _copy("scan_dir", dirs)
-        cursor.execute("ANALYZE scan_dir")
         for statement in (VANISHED_FILES, DOUBT_RACY, PUT_FILES, PUT_DIRS):
             cursor.execute(statement, {"vault": vault_id})
 
@@ -174,8 +183,6 @@ def _stage(files: Iterable[FileRow]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(STAGE)
     _copy("scan_file", files)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE scan_file")
 
 
 def _copy(table: str, rows: Iterable[Sequence[Any]]) -> None:
