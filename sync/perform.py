@@ -168,7 +168,11 @@ class Workshop:
         """One HEAD, merged into what is known; then the same decision with what it told."""
         seen = self._head(operation, ledger)
         known = replace(sides, remote=seen, local=self._hashed(sides), doubtful=False)
-        return known, decide(known, replace(self.rules, verified=True))
+        decision = decide(known, replace(self.rules, verified=True))
+        if decision.action in WORK:
+            # Should the allotment end here, the next attempt begins with what was learnt, and is priced for it.
+            operation.sides, operation.action, operation.cost = known, decision.action, Requests()
+        return known, decision
 
     def _head(self, operation: Operation, ledger: Ledger) -> Remote | None:
         try:
@@ -216,8 +220,6 @@ class Workshop:
 
     def _upload(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         local = _present(sides.local)
-        if self._is_planned_as_delete(operation):
-            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
         if self.is_bucket and local.size >= MULTIPART_FROM:
             sent, written = self._upload_parts(sides, local)
         else:
@@ -421,9 +423,6 @@ class Workshop:
         return self._done(operation, ledger, Action.DELETE_LOCAL)
 
     # --- parts of the above
-
-    def _is_planned_as_delete(self, operation: Operation) -> bool:
-        return self.may_delete and operation.action in (Action.DELETE_REMOTE, Action.DELETE_LOCAL)
 
     def _is_back(self, sides: Sides) -> bool:
         """Whether a file that was gone when the delete was planned is there again."""
