@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from django.db.models import Q
 
 from budgets.access import budget_stall, remaining
-from indexing.models import RemoteObject
+from indexing.state import state_of
 from sync import sql
 from sync.decide import Action
 from sync.models import Base, LocalFile
@@ -20,7 +20,7 @@ from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work.engine import record_stall
 from vaulthalla.work.models import Run, RunKind
 
-# Fewer deletes than this are never too many.
+# No more deletes than this are never too large a share.
 ALWAYS_ALLOWED = 10
 # A disk filled to the last byte harms more than this vault.
 SPACE_KEPT = 64 * 2**20
@@ -50,13 +50,17 @@ def check_deletes(run: Run, vault: Vault, options: SyncOptions, actions: Mapping
         raise _stall(
             vault, f"the first run after the strategy changed to {policy.strategy} would delete", remote, local
         )
-    if remote > ALWAYS_ALLOWED:
-        objects = RemoteObject.objects.filter(vault=vault, tombstone=False).count()
-        _check(vault, policy.max_delete, remote, objects, local)
-    if local > ALWAYS_ALLOWED:
+    if _may_be_too_many(policy.max_delete, remote):
+        _check(vault, policy.max_delete, remote, state_of(vault.pk).object_count, local)
+    if _may_be_too_many(policy.max_delete, local):
         # The scan counts what is left; what this plan deletes is still there.
         files = LocalFile.objects.filter(vault=vault, skip="").count()
         _check(vault, policy.max_delete, local, files, remote, local_side=True)
+
+
+def _may_be_too_many(rule: str, deletes: int) -> bool:
+    """Whether it is worth counting: a share is never exceeded by a few, a number may be by one."""
+    return deletes > (ALWAYS_ALLOWED if rule.endswith("%") else 0)
 
 
 def check_emptied(vault: Vault) -> None:
