@@ -30,6 +30,6 @@ if "VAULTHALLA_TEST_HOME" not in os.environ:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-from vaulthalla.settings import *  # noqa: E402, F403
+from vaulthalla.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

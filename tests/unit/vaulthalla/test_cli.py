@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -141,11 +141,11 @@ def test_the_default_command_is_not_in_the_help(capsys: pytest.CaptureFixture[st
 
 def test_help_is_quick_and_imports_no_django() -> None:
     program = "import sys; from vaulthalla import cli; cli.run(['--help']); sys.exit('django' in sys.modules)"
-    began = time.perf_counter()
+    before = _cpu_of_children()
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert answer.returncode == 0, "Django was imported"
-    # The target is 0.2 s; the rest is room for a busy machine.
-    assert time.perf_counter() - began < 1.5
+    # CPU, since other tests may keep the machine busy; coverage and a cold cache have some room.
+    assert _cpu_of_children() - before < 0.4
 
 
 def test_a_closed_pipe_ends_silently() -> None:
@@ -155,6 +155,11 @@ def test_a_closed_pipe_ends_silently() -> None:
     answer = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert answer.stderr == b""
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _raised(error: Exception) -> Exception:
