@@ -22,7 +22,7 @@ from sync.mounts import Mounts
 from sync.paths import escape_undecodable
 from sync.root import open_root
 from sync.tree import STAGE_DIR, Tree
-from sync.walk import Entry, Folder, Known, Reader, Unreadable, Walk
+from sync.walk import Block, Folder, Known, Reader, Unreadable, Walk
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work.engine import Lease, Yield, handler
 
@@ -176,7 +176,8 @@ class Scan:
             self._add_large(folder)
             return
         self._batch.dirs.append((folder.dir, folder.digest, state.value, folder.is_mount, state is DirState.READ))
-        self._batch.files.extend(_rows(folder.dir, folder.entries or []))
+        if folder.entries is not None:
+            self._batch.files.extend(_rows(folder.dir, folder.entries))
 
     def _add_large(self, folder: Folder) -> None:
         """A changed directory that does not fit into one batch is read again and sent in parts."""
@@ -184,9 +185,9 @@ class Scan:
         scan_sql.begin_large()
         again = Folder(dir=folder.dir)
         try:
-            for entries in self._reader.digested(self._walk.open[-1], again):
+            for block in self._reader.digested(self._walk.open[-1], again):
                 with self._lease.commit():
-                    scan_sql.put_part(self._vault_id, _rows(folder.dir, entries))
+                    scan_sql.put_part(self._vault_id, _rows(folder.dir, block))
         except Unreadable:
             self._unknown = folder.dir
             self._batch.dirs.append((folder.dir, None, DirState.UNREADABLE.value, folder.is_mount, False))
@@ -216,8 +217,8 @@ def _state(folder: Folder) -> DirState:
     return DirState.READ if folder.mounted else DirState.UNMOUNTED
 
 
-def _rows(folder: str, entries: list[Entry]) -> Iterator[scan_sql.FileRow]:
-    for name, size, mtime_ns, ctime_ns, inode, racy, skip in entries:
+def _rows(folder: str, block: Block) -> Iterator[scan_sql.FileRow]:
+    for name, size, mtime_ns, ctime_ns, inode, racy, skip in block.rows():
         path = folder + name if skip != "undecodable" else escape_undecodable(folder + name)
         yield path, folder, size, mtime_ns, ctime_ns, inode, racy, skip
 

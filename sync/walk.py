@@ -10,11 +10,11 @@ import errno
 import hashlib
 import os
 import stat as stat_module
-import struct
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
 from sync.fingerprint import signed
 from sync.mounts import Mounts
@@ -28,19 +28,49 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _DIGEST_BYTES = 16
 _REGULAR, _TYPE = stat_module.S_IFREG, 0o170000
-_pack = struct.Struct("<qqqq").pack
+_SIGN = 2**63
 
 
-class Entry(NamedTuple):
-    """Anything in a directory but a directory that is walked itself. `skip` names why it cannot be a key."""
+class Block:
+    """Some entries of a directory: anything but directories that are walked themselves. Columns, for speed.
 
-    name: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    racy: bool
-    skip: str
+    `facts` holds size, mtime_ns, ctime_ns and inode of each; `skips` says by position why a name cannot be a
+    key, `racy` which may still change without a trace.
+    """
+
+    __slots__ = ("facts", "names", "racy", "skips")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.facts: list[int] = []
+        self.skips: dict[int, str] = {}
+        self.racy: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, name: str, seen: os.stat_result, skip: str, racy: range) -> None:
+        mtime, ctime, inode = seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+        if seen.st_mode & _TYPE != _REGULAR and not skip:
+            skip = "symlink" if stat_module.S_ISLNK(seen.st_mode) else "special"
+        if skip:
+            self.skips[len(self.names)] = skip
+        if ctime in racy or mtime in racy:
+            self.racy.add(len(self.names))
+        self.names.append(name)
+        self.facts += (seen.st_size, mtime, ctime, inode if inode < _SIGN else signed(inode))
+
+    def packed(self) -> bytes:
+        """What a digest is made of; no name holds a slash."""
+        names = "/".join(self.names).encode("utf-8", "surrogateescape")
+        return b"%d//%b//%b%b" % (len(self), names, repr(self.skips).encode(), array("q", self.facts).tobytes())
+
+    def rows(self) -> Iterator[tuple[str, int, int, int, int, bool, str]]:
+        """(name, size, mtime_ns, ctime_ns, inode, racy, skip)"""
+        facts = iter(self.facts)
+        for position, (name, *four) in enumerate(zip(self.names, facts, facts, facts, facts, strict=True)):
+            size, mtime_ns, ctime_ns, inode = four
+            yield name, size, mtime_ns, ctime_ns, inode, position in self.racy, self.skips.get(position, "")
 
 
 class Unreadable(Exception):
@@ -68,7 +98,7 @@ class Folder:
     readable: bool = True
     mounted: bool = True
     digest: bytes | None = None
-    entries: list[Entry] | None = None
+    entries: Block | None = None
     count: int = 0
     folders: list[str] = field(default_factory=list)
 
@@ -108,38 +138,41 @@ class Reader:
 
     def read(self, directory: Directory, into: Folder, *, each_block: Callable[[], None]) -> None:
         """Fills in digest, entries and folders. Raises Unreadable."""
-        entries: list[Entry] | None = []
+        entries: Block | None = Block()
         for block in self.digested(directory, into):
             entries = block if into.count == len(block) else None
             each_block()
         into.entries = entries
 
-    def digested(self, directory: Directory, into: Folder) -> Iterator[list[Entry]]:
+    def digested(self, directory: Directory, into: Folder) -> Iterator[Block]:
         """Block after block, and at the end the digest over all of them."""
         summary = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         racy = False
         for block in self._blocks(directory, into.folders):
-            summary.update(_packed(block))
-            racy = racy or any(entry.racy for entry in block)
+            summary.update(block.packed())
+            racy = racy or bool(block.racy)
             into.count += len(block)
             yield block
         into.digest = None if racy else summary.digest()
 
-    def _blocks(self, directory: Directory, folders: list[str]) -> Iterator[list[Entry]]:
+    def _blocks(self, directory: Directory, folders: list[str]) -> Iterator[Block]:
         """Entries in the order in which the filesystem has them, which stays while nothing changes."""
-        block: list[Entry] = []
-        racy = self._racy()
+        block, racy = Block(), self._racy()
         room = self._room(directory.dir)
         try:
             with os.scandir(directory.fd) as found:
                 for item in found:
-                    entry = self._entry(directory.dir, room, item, folders, racy)
-                    if entry is None:
+                    skip = self._skip(directory.dir, room, item, folders)
+                    if skip is None:
                         continue
-                    block.append(entry)
-                    if len(block) >= BLOCK:
+                    try:
+                        seen = item.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    block.add(item.name, seen, skip, racy)
+                    if len(block.names) >= BLOCK:
                         yield block
-                        block, racy = [], self._racy()
+                        block, racy = Block(), self._racy()
         except OSError as error:
             raise Unreadable from error
         if block:
@@ -155,7 +188,8 @@ class Reader:
             raise Unreadable from error
         return [name for name in names if not _is_own(directory.dir, name) and not _problem(name, room - 1)]
 
-    def _entry(self, folder: str, room: int, item: os.DirEntry[str], folders: list[str], racy: range) -> Entry | None:
+    def _skip(self, folder: str, room: int, item: os.DirEntry[str], folders: list[str]) -> str | None:
+        """Why a name cannot be a key, as far as the name tells; None for what is no entry: it goes into `folders`."""
         name, skip = item.name, ""
         is_folder = item.is_dir(follow_symlinks=False)
         # Nearly every name needs no closer look.
@@ -166,14 +200,7 @@ class Reader:
         if is_folder and not skip:
             folders.append(name)
             return None
-        try:
-            seen = item.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        if seen.st_mode & _TYPE != _REGULAR and not skip:
-            skip = "symlink" if stat_module.S_ISLNK(seen.st_mode) else "special"
-        mtime, ctime = seen.st_mtime_ns, seen.st_ctime_ns
-        return Entry(name, seen.st_size, mtime, ctime, signed(seen.st_ino), mtime in racy or ctime in racy, skip)
+        return skip
 
     def _racy(self) -> range:
         """Times so close that a change right after the look could leave the same ones."""
@@ -310,12 +337,3 @@ def _problem(name: str, room: int) -> str:
     if size > room:
         return "too_long"
     return "reserved" if is_reserved(name) else ""
-
-
-def _packed(block: list[Entry]) -> bytes:
-    return b"".join(
-        [
-            f"{e.name}/{e.skip}/".encode("utf-8", "surrogateescape") + _pack(e.size, e.mtime_ns, e.ctime_ns, e.inode)
-            for e in block
-        ]
-    )
