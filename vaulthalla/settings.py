@@ -194,7 +194,7 @@ QUEUES = ("control", "index", "transfer")
 CELERY_TASK_QUEUES = {name: {"exchange": name, "routing_key": name} for name in QUEUES}
 # A misspelt queue fails loudly instead of filling one that nobody reads.
 CELERY_TASK_CREATE_MISSING_QUEUES = False
-# On SIGQUIT (Procfile: REMAP_SIGTERM) what is unfinished goes back to the queue within the platform's grace.
+# On SIGQUIT a chunk gets this long to end by itself; on SIGTERM it is told to stop (vaulthalla.work.ending).
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 # There are no delayed messages to put back: an idle worker may end at once.
 CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = False
