@@ -95,7 +95,7 @@ def application() -> typer.Typer:
         root.add_typer(vault_app, name="vault")
         vault_app.add_typer(sync_app, name="sync")
         for name in plugins.COMMANDS:
-            _load(name)
+            importlib.import_module(name).register(root)
     return root
 
 
@@ -128,17 +128,6 @@ def explain(error: Exception) -> VaulthallaError:
     return faults.explain(error) or VaulthallaError(
         f"{type(error).__name__}: {_first_line(error)}", code="unexpected", remedy=UNEXPECTED_REMEDY
     )
-
-
-def _load(name: str) -> None:
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # An app without commands has none to register.
-        if error.name != name:
-            raise
-        return
-    module.register(root)
 
 
 def _is_usage(error: Exception) -> bool:

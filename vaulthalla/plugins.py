@@ -7,7 +7,6 @@ COMMANDS = (
     "vaulthalla.vaults.commands",
     "sync.commands",
     "indexing.commands",
-    "budgets.commands",
     "vaulthalla.work.commands",
 )
 

@@ -39,7 +39,13 @@ class Home:
         return answered(self.start(migrate=migrate))
 
     def vh(self, *arguments: str) -> Any:
-        process = self._popen("-c", "from vaulthalla.cli import main; main()", *arguments, "--json")
+        return self._json("-c", "from vaulthalla.cli import main; main()", *arguments)
+
+    def manage(self, *arguments: str) -> Any:
+        return self._json("manage.py", *arguments)
+
+    def _json(self, *arguments: str) -> Any:
+        process = self._popen(*arguments, "--json")
         out, error = process.communicate(timeout=60)
         assert process.returncode == 0, error
         return json.loads(out)
@@ -130,6 +136,11 @@ def test_the_schema_is_applied_once_by_whoever_comes_first(home: Home) -> None:
         "chunks_pending": 0,
         "oldest_pending_seconds": None,
     }
+
+
+def test_manage_py_runs_the_same_commands(home: Home) -> None:
+    assert home.manage("vault", "list") == home.vh("vault", "list") == {"vaults": []}
+    assert home.manage("status") == home.vh("status")
 
 
 def test_nobody_else_reaches_the_servers_or_the_keys(home: Home) -> None:
