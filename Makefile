@@ -5,8 +5,11 @@ BIN := .venv/bin
 # Tools that import the settings must not make keys in the developer's own home.
 KEYS := SECRET_KEY=only-for-checks SALT_KEY=only-for-checks
 PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -n 2
-LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	--no-annotate --extra embedded pyproject.toml
+PIN := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	--no-annotate
+LOCK := $(PIN) --extra embedded pyproject.toml
+# Sizes and selection of the measurements, as in: make bench BENCH="--objects 300 --only small"
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lint types architecture dependencies migrations bench lock clean
@@ -54,11 +57,18 @@ migrations: setup
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py makemigrations --check --dry-run
 
 bench: setup ## Measure beside rclone and aws; writes bench-out/
-	$(BIN)/python -m tests.bench
+	@$(MAKE) --no-print-directory .bench-venv/installed || echo "rclone and aws cannot be installed here"
+	$(BIN)/python -m tests.bench $(BENCH)
+
+.bench-venv/installed: requirements/bench.txt
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
 
 lock: setup ## Pin the newest versions that pyproject.toml allows
 	$(LOCK) --upgrade --output-file requirements/runtime.txt
 	$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
+	$(PIN) --upgrade --group bench --output-file requirements/bench.txt
 
 clean: ## Remove .venv and every cache
 	rm -rf .venv .bench-venv bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
