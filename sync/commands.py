@@ -30,19 +30,56 @@ def demo(console: Console) -> int:
 
 
 @command(sync_app, "run", example="vh vault sync photos", hidden=True)
-def run(console: Console, *, vault: VaultName, allow_deletes: AllowDeletes = False, detach: Detach = False) -> int:
+def run(
+    console: Console,
+    *,
+    vault: VaultName,
+    allow_deletes: AllowDeletes = False,
+    detach: Detach = False,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="ID", help="Execute what a dry-run showed.")] = None,
+) -> int:
     """Bring both sides of a vault in step: plan from the index, transfer within the budget."""
     from sync.drive import drive_to_end
+    from sync.dry_run import check_plan
     from sync.options import SyncOptions
     from vaulthalla.vaults.lookup import vault_by_name
     from vaulthalla.work.models import RunKind
 
-    return drive_to_end(
+    found = vault_by_name(vault)
+    options = SyncOptions(allow_deletes=allow_deletes, plan=check_plan(found, plan) if plan else None)
+    return drive_to_end(console, found, RunKind.SYNC, options, detach=detach)
+
+
+@command(sync_app, "dry-run", "dryrun", "plan", example="vh vault sync dry-run photos --list")
+def dry_run(
+    console: Console,
+    *,
+    vault: VaultName,
+    refresh_index: Annotated[
+        bool,
+        typer.Option(
+            "--refresh-index", "--refresh-remote-index", help="LIST the bucket first, within the LIST budget."
+        ),
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Stream every planned operation as JSON Lines.")] = False,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", "--sync-strategy", help="What if: cache, sync or mirror.")
+    ] = None,
+    conflict: Annotated[
+        str | None, typer.Option("--on-sync-conflict", "--conflict", help="What if: another conflict policy.")
+    ] = None,
+) -> int:
+    """Show what a sync would do and what it needs. Sends no request and changes nothing."""
+    from sync.drive import drive_dry_run
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    return drive_dry_run(
         console,
         vault_by_name(vault),
-        RunKind.SYNC,
-        SyncOptions(allow_deletes=allow_deletes),
-        detach=detach,
+        listed=list_,
+        refresh_index=refresh_index,
+        strategy=strategy,
+        conflict=conflict,
     )
 
 

@@ -5,7 +5,7 @@ Three-way: each side is absent, same (as base), changed or unknown. See docs/arc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import assert_never
 
@@ -14,6 +14,10 @@ from vaulthalla.terms import ConflictPolicy, Strategy
 ARCHIVE_CLASSES = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 ARCHIVE_ACCESS_TIERS = frozenset(("ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"))
 MD5_HEX_LENGTH = 32
+# The change time of a base whose file was written within the clock's grain of its scan: it is read once more.
+READ_AGAIN = -1
+# Why a path converges although nothing happened to it: that reading found what was there before.
+NOTHING_NEW = "read_again"
 
 
 class Action(StrEnum):
@@ -226,9 +230,11 @@ def _three_way(sides: Sides, rules: Rules) -> Decision:  # noqa: PLR0911 - one r
 
 
 def _agreed(sides: Sides) -> Decision:
-    if sides.local is not None and sides.base is not None and not _same_file(sides.local, sides.base):
-        return Decision(action=Action.CONVERGE, reason="touched")
-    return Decision(action=Action.NOTHING)
+    local, base = sides.local, sides.base
+    if local is None or base is None or _same_file(local, base):
+        return Decision(action=Action.NOTHING)
+    again = base.ctime_ns == READ_AGAIN and _same_file(local, replace(base, ctime_ns=local.ctime_ns))
+    return Decision(action=Action.CONVERGE, reason=NOTHING_NEW if again else "touched")
 
 
 def _lost_locally(rules: Rules) -> Decision:

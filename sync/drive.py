@@ -10,8 +10,9 @@ from sync.options import SyncOptions
 from sync.report import run_json, run_text
 from sync.start import start
 from vaulthalla.console import Console
+from vaulthalla.errors import Stall, StallCode, VaulthallaError
 from vaulthalla.vaults.models import Vault
-from vaulthalla.work.engine import Phase, Progress, drive
+from vaulthalla.work.engine import Phase, Progress, drive, request_cancel
 from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
 
 EXIT = {RunStatus.SUCCESS: 0, RunStatus.FAILED: 1, RunStatus.STALLED: 3, RunStatus.CANCELLED: 1}
@@ -47,6 +48,43 @@ def drive_to_end(console: Console, vault: Vault, kind: RunKind, options: SyncOpt
             return DETACHED
     console.result(run_json(run), run_text)
     return EXIT[RunStatus(run.status)] if run.status in TERMINAL else DETACHED
+
+
+def drive_dry_run(
+    console: Console,
+    vault: Vault,
+    *,
+    listed: bool,
+    refresh_index: bool,
+    strategy: str | None,
+    conflict: str | None,
+) -> int:
+    """Plans and shows the plan. Over budget is still exit 0; what kept it from planning is an error."""
+    from sync.dry_run import dry_run_json, dry_run_text, planned_operations, start_dry_run
+
+    with console.progress("Planning"):
+        run = start_dry_run(vault, refresh_index=refresh_index, strategy=strategy, conflict=conflict)
+        try:
+            run = drive(run.pk)
+        except KeyboardInterrupt:
+            request_cancel(run.pk)
+            return DETACHED
+    if run.status != RunStatus.SUCCESS:
+        raise why_not(run)
+    if listed:
+        for operation in planned_operations(run):
+            console.line(operation)
+    else:
+        console.result(dry_run_json(run, vault), dry_run_text)
+    return 0
+
+
+def why_not(run: Run) -> VaulthallaError:
+    """What kept a run from its end, as the command's own error."""
+    if run.stall_code:
+        return Stall(StallCode(run.stall_code), run.stall_reason, remedy=run.stall_remedy)
+    code = run.error_code or run.status
+    return VaulthallaError(run.error_message or f"Run {run.pk} was {run.status}.", code=code, remedy=run.error_remedy)
 
 
 def helpers() -> int:

@@ -23,7 +23,7 @@ from sync.costs import RANGES_FROM, cost
 from sync.decide import DELETES, Action, Rules
 from sync.models import OperationStatus
 from sync.perform import Operation, Outcome, Workshop
-from sync.planner import capabilities
+from sync.planner import capabilities, size_of
 from sync.record import Ledger
 from sync.root import open_root
 from sync.rows import from_json, policy_key, policy_terms
@@ -200,9 +200,11 @@ class Executor:
 
     def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
         """A refused attempt costs one more of that class than was planned; a paused body goes on with its parts."""
-        main = (RequestClass.PUT, RequestClass.GET) if self._is_large(operation) else ()
-        if refused is not None and refused not in main:
-            operation.cost[refused] += 1
+        main = (RequestClass.PUT, RequestClass.GET) if self._goes_in_parts(operation) else ()
+        # Without a cost, what was learnt made it another operation: it is priced anew.
+        if operation.cost and refused is not None and refused not in main:
+            body = refused is RequestClass.DOWNLOAD_BYTES and operation.sides.remote
+            operation.cost[refused] += max(1, body.size) if body else 1
         self.todo.append(operation)
 
     def _count_unavailable(self, outcome: Outcome) -> None:
@@ -225,8 +227,12 @@ class Executor:
             return Draw.DRAWN
         if not operation.cost:
             operation.cost = cost(operation.action, operation.sides, self.able)
-        if self._is_large(operation) and operation.action in (Action.UPLOAD, Action.DOWNLOAD):
+        if self._goes_in_parts(operation):
             return self._afford_large(operation)
+        if self._is_large(operation):
+            # Its parts go on other threads than its own, which would not find what it had set aside.
+            lacking = self._lacking(operation.cost)
+            return self.meter.draw(lacking, lacking) if lacking else Draw.DRAWN
         operation.pot = self.meter.set_aside(operation.cost)
         if operation.pot is not None:
             return Draw.DRAWN
@@ -270,8 +276,11 @@ class Executor:
         """What the rest of the chunk will need of a class."""
         return sum(cost(op.action, op.sides, self.able)[request_class] for op in self.todo)
 
+    def _goes_in_parts(self, operation: Operation) -> bool:
+        return self._is_large(operation) and operation.action in (Action.UPLOAD, Action.DOWNLOAD)
+
     def _is_large(self, operation: Operation) -> bool:
-        return self.metered and operation.size >= RANGES_FROM
+        return self.metered and size_of(operation.action, operation.sides) >= RANGES_FROM
 
     def _park(self, operation: Operation) -> None:
         short = self.meter.exhausted or RequestClass.PUT

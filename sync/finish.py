@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync import sql
 from sync.decide import Action
@@ -34,6 +34,8 @@ COUNTED = (
     Action.ARCHIVE_SKIPPED,
     Action.PATH_SKIPPED,
 )
+# Verdicts that hold until a version or the policy changes: every sync tells them again.
+STANDING = (Action.INDEX_ONLY, Action.CONFLICT, Action.FOREIGN, Action.ARCHIVE_SKIPPED, Action.LEAVE)
 # Verdicts that are told by their reason, since each skips something.
 SKIPS = (Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED, Action.LEAVE)
 
@@ -64,8 +66,10 @@ def summary(run: Run) -> dict[str, Any]:
     moved = Counter[str]()
     operations[Action.PATH_SKIPPED] = sum(skipped.values())
     operations[Action.CONVERGE] = run.result.get("planned", {}).get(Action.CONVERGE, 0)
-    for action, status, reason, count, size in sql.outcomes(run.pk):
-        _count(operations, skipped, moved, Outcome(action, status, reason, count, size))
+    for outcome in map(Outcome._make, sql.outcomes(run.pk)):
+        if run.kind == RunKind.SYNC and outcome.action in STANDING:
+            continue  # a second look that ended in a verdict stands with the others
+        _count(operations, skipped, moved, outcome)
     if run.kind == RunKind.SYNC:
         for verdict, reason, count in sql.standing(run.vault_id or 0):
             operations[verdict] += count
@@ -80,35 +84,40 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-class Outcome(tuple[str, str, str, int, int]):
-    """(action, status, reason, number, bytes)."""
+class Outcome(NamedTuple):
+    """A group of operations that ended alike; bytes of their local and their remote sides."""
 
-    def __new__(cls, *parts: Any) -> Outcome:
-        return super().__new__(cls, parts)
+    action: str
+    status: str
+    reason: str
+    number: int
+    here: int
+    there: int
 
 
 def _count(operations: Counter[str], skipped: Counter[str], moved: Counter[str], outcome: Outcome) -> None:
-    action, status, reason, count, size = outcome
-    match status:
+    match outcome.status:
         case OperationStatus.DONE:
-            _count_done(operations, moved, action, count, size)
+            _count_done(operations, moved, outcome)
         case OperationStatus.FAILED:
-            operations["failed"] += count
-        case OperationStatus.SKIPPED | OperationStatus.REPLAN if action != Action.ARCHIVE_SKIPPED:
-            skipped[reason] += count
-            operations[Action.PATH_SKIPPED] += count
+            operations["failed"] += outcome.number
+        case OperationStatus.SKIPPED | OperationStatus.REPLAN:
+            skipped[outcome.reason] += outcome.number
+            archived = outcome.action == Action.ARCHIVE_SKIPPED
+            operations[Action.ARCHIVE_SKIPPED if archived else Action.PATH_SKIPPED] += outcome.number
         case _:
             pass
 
 
-def _count_done(operations: Counter[str], moved: Counter[str], action: str, count: int, size: int) -> None:
+def _count_done(operations: Counter[str], moved: Counter[str], outcome: Outcome) -> None:
     # Keeping both is a download at the path and an upload beside it.
-    for part in (Action.DOWNLOAD, Action.UPLOAD) if action == Action.KEEP_BOTH else (action,):
-        operations[part] += count
-    if action in (Action.DOWNLOAD, Action.KEEP_BOTH):
-        moved["down"] += size
-    if action == Action.UPLOAD:
-        moved["up"] += size
+    both = outcome.action == Action.KEEP_BOTH
+    for part in (Action.DOWNLOAD, Action.UPLOAD) if both else (outcome.action,):
+        operations[part] += outcome.number
+    if both or outcome.action == Action.DOWNLOAD:
+        moved["down"] += outcome.there
+    if both or outcome.action == Action.UPLOAD:
+        moved["up"] += outcome.here
 
 
 def failed(count: int, failures: list[dict[str, str]]) -> VaulthallaError:

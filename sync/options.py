@@ -7,19 +7,33 @@ from typing import Any
 import msgspec
 
 from sync.selection import Selection
+from vaulthalla.vaults.models import SyncPolicy
 from vaulthalla.work.models import Run, RunKind, Trigger
 
 
 class SyncOptions(msgspec.Struct, kw_only=True, frozen=True):
-    """`patterns` empty: every path. `exact`: patterns are paths, whatever characters they hold."""
+    """`patterns` empty: every path. `exact`: patterns are paths, whatever characters they hold.
+
+    `plan`: the dry-run whose operations are to be done. `strategy` and `conflict`: what if (dry-runs only).
+    """
 
     allow_deletes: bool = False
     patterns: list[str] = []
     exact: bool = False
+    plan: int | None = None
+    refresh_index: bool = False
+    strategy: str | None = None
+    conflict: str | None = None
 
     @classmethod
     def of(cls, run: Run) -> SyncOptions:
         return msgspec.convert(run.options.get("sync", {}), cls)
+
+    def supposed(self, policy: SyncPolicy) -> SyncPolicy:
+        """The policy as this run supposes it; the change lives in this object only and must not be saved."""
+        policy.strategy = self.strategy or policy.strategy
+        policy.conflict_policy = self.conflict or policy.conflict_policy
+        return policy
 
     def as_options(self) -> dict[str, Any]:
         """For `create_run(options=…)`."""

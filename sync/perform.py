@@ -155,6 +155,9 @@ class Workshop:
         sides, decision = operation.sides, Decision(action=operation.action, reason=operation.reason)
         if decision.action is Action.VERIFY:
             sides, decision = self._look_again(operation, sides, ledger)
+            if self.is_bucket and decision.action in WORK:
+                # It was set aside for a HEAD alone: what was learnt is priced before anything more is sent.
+                return self._outcome(operation, ledger, OperationStatus.PENDING)
         for _ in range(MOST_SURPRISES + 1):
             if decision.action not in WORK:
                 return self._verdict(operation, sides, decision, ledger)

@@ -17,12 +17,12 @@ from budgets.access import remaining
 from sync import guards, sql
 from sync.chunks import cut
 from sync.costs import cost
-from sync.decide import WORK, Action, Decision, Rules, Sides, decide
+from sync.decide import NOTHING_NEW, WORK, Action, Decision, Rules, Sides, decide
 from sync.models import DirState, LocalDir
 from sync.options import SyncOptions
 from sync.paths import path_problem
 from sync.record import Ledger, versions
-from sync.rows import policy_key, policy_terms, sides_of, to_json
+from sync.rows import Differing, differing_of, from_json, policy_key, policy_terms, to_json
 from sync.unknown import UnknownBelow
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import Capabilities
@@ -48,6 +48,9 @@ class Plan(msgspec.Struct):
     actions: dict[str, int] = {}
     skipped: dict[str, int] = {}
     requests: dict[str, int] = {}
+    # Standing verdicts that this plan replaces, as "verdict/reason"; only a dry-run, which replaces none, needs them.
+    released: dict[str, int] = {}
+    bytes_up: int = 0
 
     @property
     def needs(self) -> Requests:
@@ -63,19 +66,26 @@ class Draft:
     actions: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     requests: Requests = field(default_factory=Requests)
+    released: Counter[str] = field(default_factory=Counter)
+    bytes_up: int = 0
 
 
 @handler("sync.plan")
 def plan(lease: Lease) -> Yield | None:
     """Plans the rest of the paths, then checks and cuts the plan as a whole."""
     planner = Planner.of(lease.load_run(), lease.cursor)
+    if planner.options.plan is not None:
+        with lease.commit():
+            planner.adopt(planner.options.plan)
+        return None
     planner.check_emptied()
     with planner.batches() as batches:
         for rows in batches:
             draft = planner.draft(rows)
             with lease.commit(cursor=planner.cursor(rows[-1][0], draft)):
                 sql.insert_operations(draft.operations)
-                draft.ledger.write()
+                if not planner.dry:
+                    draft.ledger.write()
             if lease.overdue:
                 return Yield(msgspec.to_builtins(planner.plan))
     with lease.commit(cursor=msgspec.to_builtins(planner.plan)):
@@ -98,16 +108,29 @@ class Planner:
     @classmethod
     def of(cls, run: Run, cursor: Any) -> Planner:
         vault = Vault.objects.select_related("policy", "api_key").get(runs=run)
-        strategy, conflict = policy_terms(vault.policy)
+        options = SyncOptions.of(run)
+        strategy, conflict = policy_terms(options.supposed(vault.policy))
         return cls(
             run=run,
             vault=vault,
-            options=SyncOptions.of(run),
+            options=options,
             rules=Rules(strategy=strategy, conflict=conflict, delete_foreign=vault.policy.delete_foreign),
             able=capabilities(vault),
             plan=msgspec.convert(cursor or {}, Plan),
             unknown=unknown_below(vault),
         )
+
+    @property
+    def dry(self) -> bool:
+        """A plan to look at: nothing but its own operations is written."""
+        return self.run.kind == RunKind.DRY_RUN
+
+    def adopt(self, plan: int) -> None:
+        """Takes over the operations of a dry-run as they were seen."""
+        self.plan = msgspec.convert(Run.objects.get(pk=plan).result["plan"], Plan)
+        sql.execute(sql.ADOPT_PLAN, (self.run.pk, plan))
+        renamed = self.plan.actions.get(Action.COPY.value, 0)
+        self._start(renamed)
 
     def check_emptied(self) -> None:
         if self.rules.strategy is not Strategy.CACHE and not self.options.allow_deletes:
@@ -125,9 +148,11 @@ class Planner:
     def draft(self, rows: list[tuple[Any, ...]]) -> Draft:
         """Decides a batch. Reads the database only for paths that stand in each other's way."""
         resolutions = Resolutions.of(self.vault.pk, [row[0] for row in rows])
-        decided = [(sides, self._decide(sides, resolutions)) for sides in map(self._sides, rows)]
+        found = [differing_of(row) for row in rows]
+        decided = [(sides, self._decide(sides, resolutions)) for sides in map(self._sides, found)]
         blocked = clashes(self.vault, decided)
         draft = Draft(ledger=Ledger(vault_id=self.vault.pk, policy=policy_key(self.vault.policy)))
+        draft.released.update("/".join(row.stood) for row in found if row.stood[0])
         for sides, decision in decided:
             reason = blocked.get(sides.path)
             self._take(draft, sides, Decision(action=Action.PATH_SKIPPED, reason=reason) if reason else decision)
@@ -140,26 +165,39 @@ class Planner:
         plan.ordinal += len(draft.operations)
         plan.actions = dict(Counter(plan.actions) + draft.actions)
         plan.skipped = dict(Counter(plan.skipped) + draft.skipped)
+        plan.released = dict(Counter(plan.released) + draft.released)
+        plan.bytes_up += draft.bytes_up
         plan.requests = {c.value: n for c, n in (plan.needs + draft.requests).items()}
         return msgspec.to_builtins(plan)
 
     def finish(self) -> None:
-        """Pairs renames, checks guards, space and download bytes, and cuts what may run into chunks."""
-        copies = self._pair_renames()
-        guards.check_deletes(self.run, self.vault, self.options, self.plan.actions, renamed=copies)
+        """Pairs renames; then, unless this is only to be looked at, lets the plan start."""
+        renamed = self._pair_renames()
+        if self.dry:
+            self._keep_result()
+        else:
+            self._start(renamed)
+
+    def _start(self, renamed: int) -> None:
+        """Checks guards, space and download bytes, and cuts what may run into chunks."""
+        guards.check_deletes(self.run, self.vault, self.options, self.plan.actions, renamed=renamed)
         guards.park_downloads(self.run, self.vault, self.plan.needs)
         cut(self.run, self.vault)
         sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
+        self._keep_result()
+
+    def _keep_result(self) -> None:
         self.run.result = {
             "planned": self.plan.actions,
             "skipped": self.plan.skipped,
             "requests": self.plan.needs.as_json(),
+            "plan": msgspec.to_builtins(self.plan),
         }
         self.run.save(update_fields=["result"])
 
-    def _sides(self, row: tuple[Any, ...]) -> Sides:
-        sides, skip = sides_of(row)
-        problem = skip or path_problem(sides.path)
+    def _sides(self, row: Differing) -> Sides:
+        sides = row.sides
+        problem = row.skip or path_problem(sides.path, prefix=self.vault.prefix)
         unknown = "" if problem else self.unknown.reason(sides.path)
         if not problem and not unknown:
             return sides
@@ -180,10 +218,13 @@ class Planner:
     def _take(self, draft: Draft, sides: Sides, decision: Decision) -> None:
         if decision.action is Action.NOTHING:
             return
-        draft.actions[decision.action.value] += 1
+        if decision.reason != NOTHING_NEW:
+            draft.actions[decision.action.value] += 1
         if decision.action in WORK:
             if self.vault.kind == VaultKind.S3:
                 draft.requests.update(cost(decision.action, sides, self.able))
+            if decision.action in (Action.UPLOAD, Action.KEEP_BOTH) and sides.local is not None:
+                draft.bytes_up += sides.local.size
             ordinal = self.plan.ordinal + len(draft.operations)
             size = size_of(decision.action, sides)
             draft.operations.append(
@@ -199,10 +240,26 @@ class Planner:
             return 0
         left = remaining(self.run.pk)[RequestClass.COPY]
         most = self.plan.actions.get(Action.UPLOAD.value, 0)
-        return sql.execute(
+        pairs = sql.execute(
             sql.PAIR_RENAMES,
             {"run": self.run.pk, "rename_from": RENAME_FROM, "most": most if left is None else min(left, most)},
         )
+        if pairs:
+            self._price_renames(pairs)
+        return pairs
+
+    def _price_renames(self, pairs: int) -> None:
+        """What were uploads are copies now: other requests, and no bytes."""
+        needs = self.plan.needs
+        for (planned,) in sql.fetch(sql.RENAMED, (self.run.pk,)):
+            sides = from_json(planned)
+            needs.subtract(cost(Action.UPLOAD, sides, self.able))
+            needs.update(cost(Action.COPY, sides, self.able))
+            self.plan.bytes_up -= size_of(Action.UPLOAD, sides)
+        self.plan.requests = {c.value: n for c, n in needs.items()}
+        actions = Counter(self.plan.actions)
+        actions.update({Action.COPY.value: pairs, Action.UPLOAD.value: -pairs})
+        self.plan.actions = dict(actions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from budgets.access import remaining
-from indexing.usable import chunks_before_planning
+from indexing.reconcile import reconcile_chunks
+from indexing.usable import chunks_before_planning, require_index
+from sync.options import SyncOptions
 from sync.root import check_root
 from vaulthalla.requests import RequestClass
-from vaulthalla.vaults.models import VaultKind
-from vaulthalla.work.engine import Lease, add_chunks, handler
+from vaulthalla.vaults.models import Vault, VaultKind
+from vaulthalla.work.engine import Lease, NewChunk, add_chunks, handler
+from vaulthalla.work.models import Run, RunKind
 
 
 @handler("sync.prepare")
@@ -21,8 +24,18 @@ def prepare(lease: Lease) -> None:
     if vault.kind == VaultKind.LOCAL:
         # A second directory that is not there must not look like one that was emptied.
         check_root(vault.replica, vault.marker, vault=vault.name)
-    left = remaining(run.pk)[RequestClass.LIST]
-    chunks = chunks_before_planning(vault, list_budget=left)
+    chunks = _index_chunks(run, vault)
     if chunks:
         with lease.commit():
             add_chunks(run.pk, chunks)
+
+
+def _index_chunks(run: Run, vault: Vault) -> list[NewChunk]:
+    """What makes the index usable. A dry-run sends nothing for it unless it was asked to."""
+    refresh = SyncOptions.of(run).refresh_index
+    if run.kind == RunKind.DRY_RUN and vault.kind == VaultKind.S3 and not refresh:
+        require_index(vault)
+        return []
+    if refresh:
+        return reconcile_chunks(vault)
+    return chunks_before_planning(vault, list_budget=remaining(run.pk)[RequestClass.LIST])

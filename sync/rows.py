@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,11 +13,19 @@ from vaulthalla.vaults.models import SyncPolicy
 _decode = msgspec.json.Decoder(Sides).decode
 
 
-def sides_of(row: tuple[Any, ...]) -> tuple[Sides, str]:
-    """A differing row (see `sync.sql.DIFFERING`) as sides, and the scan's reason for skipping the path."""
+class Differing(NamedTuple):
+    """A differing path: its sides, the scan's reason for skipping it, and the verdict that stood until now."""
+
+    sides: Sides
+    skip: str
+    stood: tuple[str, str]
+
+
+def differing_of(row: tuple[Any, ...]) -> Differing:
+    """A row of `sync.sql.DIFFERING`."""
     path, rest = row[0], row[1:]
     local, skip = rest[:7], rest[7]
-    remote, doubtful, base = rest[8:16], rest[16], rest[17:]
+    remote, doubtful, base, stood = rest[8:16], rest[16], rest[17:23], rest[23:]
     sides = Sides(
         path=path,
         local=Local(**dict(zip(_LOCAL, local, strict=True))) if local[0] is not None else None,
@@ -25,7 +33,7 @@ def sides_of(row: tuple[Any, ...]) -> tuple[Sides, str]:
         base=Agreed(**dict(zip(_BASE, base, strict=True))) if base[4] is not None else None,
         doubtful=bool(doubtful),
     )
-    return sides, skip or ""
+    return Differing(sides, skip or "", (stood[0] or "", stood[1] or ""))
 
 
 _LOCAL = ("size", "mtime_ns", "ctime_ns", "inode", "sha256", "md5", "multipart_etag")

@@ -21,7 +21,7 @@ LOCAL_COLUMNS = "l.size, l.mtime_ns, l.ctime_ns, l.inode, l.sha256, l.md5, l.mul
 REMOTE_COLUMNS = (
     "r.size, r.etag, r.version_id, r.sha256, r.mtime_ns, r.storage_class, r.archive_status, r.restore, r.doubtful"
 )
-BASE_COLUMNS = "b.size, b.mtime_ns, b.ctime_ns, b.inode, b.etag, b.sha256"
+BASE_COLUMNS = "b.size, b.mtime_ns, b.ctime_ns, b.inode, b.etag, b.sha256, b.verdict, b.reason"
 NO_LOCAL = "NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, NULL::bytea, NULL::text, NULL::varchar"
 NO_REMOTE = (
     "NULL::bigint, NULL::text, NULL::text, NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::varchar,"
@@ -177,6 +177,13 @@ RESOLUTIONS = """
 SELECT path, local_version, remote_version, resolution
   FROM sync_conflict WHERE vault_id = %s AND status = 'open' AND resolution <> '' AND path = ANY(%s)
 """
+# A plan that was seen is what runs: the same operations, each of which still checks its own versions.
+ADOPT_PLAN = """
+INSERT INTO sync_operation (run_id, ordinal, path, action, reason, size, planned, status, source, progress)
+SELECT %s, ordinal, path, action, reason, size, planned, 'pending', source, progress
+  FROM sync_operation WHERE run_id = %s
+"""
+RENAMED = "SELECT planned FROM sync_operation WHERE run_id = %s AND action = 'copy' ORDER BY ordinal"
 PARK = "UPDATE sync_operation SET status = 'parked', reason = %s WHERE run_id = %s AND action = ANY(%s)"
 # What a download or a hash taught about local files; a scan meets the same row again unchanged.
 PUT_LOCAL = """
@@ -305,14 +312,15 @@ def standing(vault_id: int) -> list[tuple[str, str, int]]:
     return [(str(verdict), str(reason), int(count)) for verdict, reason, count in fetch(statement, (vault_id,))]
 
 
-def outcomes(run_id: int) -> list[tuple[str, str, str, int, int]]:
-    """(action, status, reason for skips, number, bytes) of a run's operations."""
+def outcomes(run_id: int) -> list[tuple[str, str, str, int, int, int]]:
+    """(action, status, reason for skips, number, local bytes, remote bytes) of a run's operations."""
     statement = """
-        SELECT action, status, CASE WHEN status IN ('skipped', 'replan') THEN reason ELSE '' END AS why,
-               count(*), coalesce(sum(size), 0)
+        SELECT action, status, CASE WHEN status IN ('skipped', 'replan') THEN reason ELSE '' END AS why, count(*),
+               coalesce(sum((planned -> 'local' ->> 'size')::bigint), 0),
+               coalesce(sum((planned -> 'remote' ->> 'size')::bigint), 0)
           FROM sync_operation WHERE run_id = %s GROUP BY action, status, why
     """
-    return [(a, s, w, int(n), int(size)) for a, s, w, n, size in fetch(statement, (run_id,))]
+    return [(a, s, w, int(n), int(here), int(there)) for a, s, w, n, here, there in fetch(statement, (run_id,))]
 
 
 def pending(run_id: int, condition: str, actions: list[str]) -> list[tuple[Any, ...]]:

@@ -22,17 +22,20 @@ LONGEST_BACKOFF = timedelta(hours=24)
 def start(vault: Vault, kind: RunKind, options: SyncOptions, *, on_progress: OnProgress | None = None) -> Run:
     """A run asked for by hand; works on the one in the way until there is room for it."""
     return attach_or_create(
-        vault, kind, options=options.as_options(), chunks=first_chunks(vault), on_progress=on_progress
+        vault, kind, options=options.as_options(), chunks=first_chunks(vault, options), on_progress=on_progress
     )
 
 
-def first_chunks(vault: Vault) -> list[NewChunk]:
-    """Look, then plan; what the plan holds becomes further chunks."""
-    return [
-        NewChunk("sync.prepare", Phase.PREPARE, Queue.CONTROL, pool=vault.pool),
+def first_chunks(vault: Vault, options: SyncOptions | None = None) -> list[NewChunk]:
+    """Look, then plan; what the plan holds becomes further chunks. A plan that was seen needs no look."""
+    looks = [
         NewChunk("sync.scan", Phase.SCAN, Queue.TRANSFER, pool=vault.pool),
         NewChunk("sync.hash", Phase.HASH, Queue.TRANSFER, pool=vault.pool),
-        # Space and conflict names are the root's business, so the planner must reach it.
+    ]
+    return [
+        NewChunk("sync.prepare", Phase.PREPARE, Queue.CONTROL, pool=vault.pool),
+        *([] if options is not None and options.plan is not None else looks),
+        # Space is the root's business, so the planner must reach it.
         NewChunk("sync.plan", Phase.PLAN, Queue.CONTROL, pool=vault.pool),
     ]
 
