@@ -12,6 +12,7 @@ from django.db import transaction
 from budgets.access import ChunkMeter, Draw, budget_stall, open_store, s3_config
 from indexing.models import IndexState, RemoteObject
 from sync.models import Base, Conflict, LocalDir, LocalFile, Transfer
+from sync.root import check_plantable
 from sync.root import plant_marker as plant
 from vaulthalla.errors import Refused, Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
@@ -60,9 +61,11 @@ def probe_vault(vault: Vault) -> dict[str, Any]:
 
 def plant_marker(vault: Vault, adopt: bool) -> None:
     """Marks the root, and the second directory of a local vault, as this vault's. Raises Refused."""
-    plant(vault.root, vault.marker, adopt=adopt)
-    if vault.kind == VaultKind.LOCAL:
-        plant(vault.replica, vault.marker, adopt=adopt)
+    places = [vault.root, vault.replica] if vault.kind == VaultKind.LOCAL else [vault.root]
+    for place in places:
+        check_plantable(place, vault.marker, adopt=adopt)
+    for place in places:
+        plant(place, vault.marker, adopt=adopt)
 
 
 def forget(vault: Vault) -> None:

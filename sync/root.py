@@ -39,16 +39,25 @@ def check_root(root: str, marker: uuid.UUID, *, vault: str) -> None:
 def plant_marker(root: str, marker: uuid.UUID, *, adopt: bool = False) -> None:
     """Makes `root` the vault's. Raises Refused when another vault's marker is there, unless `adopt`."""
     with _open_for_marker(root) as tree:
-        found = _read_marker(tree)
-        if found == str(marker):
-            return
-        if found is not None and not adopt:
-            raise Refused(
-                f"{root} already belongs to vault {found or '(unreadable marker)'}.",
-                code="root_in_use",
-                remedy="Choose another directory, or repeat the command with --adopt to take this one over.",
-            )
-        _write_marker(tree, marker)
+        if not _is_ours(tree, marker, adopt=adopt):
+            _write_marker(tree, marker)
+
+
+def check_plantable(root: str, marker: uuid.UUID, *, adopt: bool = False) -> None:
+    """Raises Refused where `plant_marker` would; changes nothing."""
+    with _open_for_marker(root) as tree:
+        _is_ours(tree, marker, adopt=adopt)
+
+
+def _is_ours(tree: Tree, marker: uuid.UUID, *, adopt: bool) -> bool:
+    found = _read_marker(tree)
+    if found is not None and found != str(marker) and not adopt:
+        raise Refused(
+            f"{tree.root} already belongs to vault {found or '(unreadable marker)'}.",
+            code="root_in_use",
+            remedy="Choose another directory, or repeat the command with --adopt to take this one over.",
+        )
+    return found == str(marker)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
