@@ -61,7 +61,7 @@ def s3_config(api_key: ApiKey, *, bucket: str = "", prefix: str = "", storage_cl
         endpoint=api_key.endpoint,
         region=api_key.region,
         access_key=api_key.access_key,
-        secret=api_key.secret,
+        secret=api_key.secret or "",
         from_environment=api_key.from_environment,
         bucket=bucket,
         prefix=prefix,
