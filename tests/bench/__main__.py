@@ -1,7 +1,8 @@
 """python -m tests.bench [--objects N] [--large MIB] [--rows N] [--scan N] [--pages N] [--only JOB …]
 
-Writes bench-out/bench.md and bench-out/bench.json. A target that is missed is shown, not an error: figures taken
-on a busy machine prove nothing either way. Everything else it makes is removed, also when it is interrupted.
+Writes bench-out/bench.md and bench-out/bench.json. Ends with 1 where vh failed at a job. A target that is missed
+is shown, not an error: figures taken on a busy machine prove nothing either way. Everything else that is made is
+removed, also on an interrupt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 
 from tests.bench import parts, transfers
 from tests.bench.ground import Ground, large_file, prepared, small_files
+from tests.bench.measure import CommandFailed
 from tests.bench.results import MIB, Report, memory
 from tests.bench.tools import Aws, Rclone, Tool, Vh, versions
 
@@ -29,6 +31,7 @@ def main() -> None:
     wanted = arguments()
     others = versions()
     report = Report(machine=machine(others))
+    failed = False
     # Ours goes last: its marker in the source is nothing that the others should carry.
     tools: list[Tool] = [tool for tool in (Aws(), Rclone()) if tool.name in others]
     for name in {"aws", "rclone"} - set(others):
@@ -37,12 +40,24 @@ def main() -> None:
         for name, job in jobs(wanted, [*tools, Vh()]).items():
             if not wanted.only or name in wanted.only:
                 print(f"{name}:", flush=True)
-                job(ground, report)
-                report.write(OUT)
-    report.add((), [memory(report.measures)])
+                failed |= not attempt(name, job, ground, report)
+    report.add((), memory(report.measures))
     report.machine["load at the end"] = _load()
     report.write(OUT)
     print(f"\n{report.as_markdown()}\nWritten to {OUT}/.")
+    sys.exit(failed)
+
+
+def attempt(name: str, job: Callable[[Ground, Report], None], ground: Ground, report: Report) -> bool:
+    """Whether the job could be measured. What failed is told, and keeps no other job from being measured."""
+    try:
+        job(ground, report)
+    except CommandFailed as error:
+        report.say(f"{name} failed: {error}")
+        return False
+    finally:
+        report.write(OUT)
+    return True
 
 
 def jobs(wanted: argparse.Namespace, tools: list[Tool]) -> dict[str, Callable[[Ground, Report], None]]:

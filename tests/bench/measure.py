@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+STOP_SECONDS = 15
+
 
 class CommandFailed(Exception):
     """A measured command did not end with 0; its last words are in the message."""
@@ -55,8 +57,12 @@ def _await(process: subprocess.Popen[bytes], started: float) -> tuple[float, Any
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
-        process.kill()
-        process.wait()
+        # In good order: vh then ends the helpers it started.
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
     return time.perf_counter() - started, usage
