@@ -195,8 +195,17 @@ class Executor:
             self._count_unavailable(outcome)
         elif outcome.status in (OperationStatus.DONE, OperationStatus.STAGED):
             self.succeeded, self.unavailable = True, 0
+        if outcome.status == OperationStatus.PARKED:
+            record_stall(self.lease.run_id, self._full())
         if outcome.status == OperationStatus.PENDING:
             self._retry(operation, outcome.refused)
+
+    def _full(self) -> Stall:
+        return Stall(
+            StallCode.DISK_SPACE,
+            f"A disk of vault {self.vault.name} is full; nothing was half-written.",
+            remedy=f"Free space, then run: vh vault sync {shlex.quote(self.vault.name)}",
+        )
 
     def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
         """A refused attempt costs one more of that class than was planned; a paused body goes on with its parts."""

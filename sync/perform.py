@@ -6,6 +6,7 @@ requests. A refused condition is an observation (one HEAD, then `decide` again),
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -28,6 +29,7 @@ from sync.paths import conflict_name
 from sync.record import Ledger, content_of
 from sync.transfers import Transfers
 from sync.tree import LocalChanged, Staged, Tree, seal
+from vaulthalla.errors import StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
     BodyCorrupt,
@@ -40,6 +42,7 @@ from vaulthalla.stores.base import (
     PreconditionFailed,
     Store,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     UploadMissing,
     Written,
@@ -52,7 +55,13 @@ READ_BYTES = MIB
 # How often a path may surprise before it is left to the next run.
 MOST_SURPRISES = 3
 MOST_CORRUPT_BODIES = 3
+ENDINGS: tuple[tuple[tuple[type[Exception], ...], OperationStatus, str], ...] = (
+    ((LocalChanged, FileNotFoundError), OperationStatus.REPLAN, "changed_since_planned"),
+    ((IsADirectoryError,), OperationStatus.SKIPPED, "beside_directory"),
+    ((StoreFull,), OperationStatus.PARKED, StallCode.DISK_SPACE.value),
+)
 ABSENT = Condition(absent=True)
+DISK_SPACE = StallCode.DISK_SPACE.value
 SURPRISES = (PreconditionFailed, ObjectMissing, UploadMissing)
 
 
@@ -71,6 +80,7 @@ class Operation:
     progress: dict[str, Any]
     cost: Requests = field(default_factory=Requests)
     pot: Pot | None = None
+    surprises: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,7 +129,7 @@ class Workshop:
     def is_bucket(self) -> bool:
         return self.vault.kind == VaultKind.S3
 
-    def perform(self, operation: Operation) -> Outcome:  # noqa: PLR0911 - one return per way it can end
+    def perform(self, operation: Operation) -> Outcome:
         """The whole operation, or as far as it may go now. Raises only what nobody foresaw."""
         ledger = Ledger(vault_id=self.vault.pk, policy=self.policy)
         try:
@@ -130,16 +140,21 @@ class Workshop:
             return self._outcome(operation, ledger, OperationStatus.PENDING, refused=refusal.request_class)
         except Unfinished as pause:
             return self._outcome(operation, ledger, OperationStatus.PENDING, refused=pause.refused)
-        except (LocalChanged, FileNotFoundError) as change:
-            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned", why=change)
-        except IsADirectoryError:
-            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason="beside_directory")
-        except PermissionError as error:
-            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason="unreadable_file", why=error)
-        except StoreUnavailable as error:
-            return self._outcome(operation, ledger, OperationStatus.FAILED, reason=str(error), unavailable=True)
-        except StoreError as error:
-            return self._outcome(operation, ledger, OperationStatus.FAILED, reason=f"{error.code}: {error}")
+        except (LocalChanged, OSError, StoreError) as error:
+            return self._ended(operation, ledger, error)
+
+    def _ended(self, operation: Operation, ledger: Ledger, error: Exception) -> Outcome:
+        """What an error means for its operation alone; the others of the chunk go on."""
+        if isinstance(error, PermissionError) and operation.action is Action.UPLOAD:
+            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason="unreadable_file")
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return self._outcome(operation, ledger, OperationStatus.PARKED, reason=DISK_SPACE)
+        for kinds, status, reason in ENDINGS:
+            if isinstance(error, kinds):
+                return self._outcome(operation, ledger, status, reason=reason)
+        told = f"{getattr(error, 'code', type(error).__name__)}: {error}"
+        away = isinstance(error, StoreUnavailable)
+        return self._outcome(operation, ledger, OperationStatus.FAILED, reason=told, unavailable=away)
 
     def body(self, action: Action, sides: Sides) -> BigBody:
         """The parts of a large body; also asked by the main thread, for what is left to pay."""
@@ -152,20 +167,25 @@ class Workshop:
     # --- deciding again
 
     def _attempt(self, operation: Operation, ledger: Ledger) -> Outcome:
-        sides, decision = operation.sides, Decision(action=operation.action, reason=operation.reason)
-        if decision.action is Action.VERIFY:
-            sides, decision = self._look_again(operation, sides, ledger)
-            if self.is_bucket and decision.action in WORK:
-                # It was set aside for a HEAD alone: what was learnt is priced before anything more is sent.
-                return self._outcome(operation, ledger, OperationStatus.PENDING)
-        for _ in range(MOST_SURPRISES + 1):
-            if decision.action not in WORK:
-                return self._verdict(operation, sides, decision, ledger)
-            try:
-                return self._act(operation, sides, decision, ledger)
-            except SURPRISES:
-                sides, decision = self._look_again(operation, sides, ledger)
-        return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+        if operation.action is Action.VERIFY:
+            return self._begin_again(operation, ledger)
+        try:
+            return self._act(operation, ledger)
+        except SURPRISES:
+            return self._begin_again(operation, ledger)
+
+    def _begin_again(self, operation: Operation, ledger: Ledger) -> Outcome:
+        """A second look: settled by it, or pending as what it turned out to be, at that one's price.
+
+        Going on at once would spend what other operations of the chunk were given.
+        """
+        sides, decision = self._look_again(operation, operation.sides, ledger)
+        if decision.action not in WORK:
+            return self._verdict(operation, sides, decision, ledger)
+        operation.surprises += 1
+        if operation.surprises > MOST_SURPRISES:
+            return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
+        return self._outcome(operation, ledger, OperationStatus.PENDING)
 
     def _look_again(self, operation: Operation, sides: Sides, ledger: Ledger) -> tuple[Sides, Decision]:
         """One HEAD, merged into what is known; then the same decision with what it told."""
@@ -203,14 +223,15 @@ class Workshop:
 
     # --- acting
 
-    def _act(self, operation: Operation, sides: Sides, decision: Decision, ledger: Ledger) -> Outcome:
-        match decision.action:
+    def _act(self, operation: Operation, ledger: Ledger) -> Outcome:
+        sides, action = operation.sides, operation.action
+        match action:
             case Action.UPLOAD:
                 return self._upload(operation, sides, ledger)
             case Action.COPY:
                 return self._copy(operation, sides, ledger)
             case Action.DOWNLOAD | Action.KEEP_BOTH:
-                return self._download(operation, sides, decision.action, ledger)
+                return self._download(operation, sides, action, ledger)
             case Action.DELETE_REMOTE | Action.DELETE_LOCAL if not self.may_delete:
                 # Deletes come last, so a transfer that turned into one waits for the next run.
                 return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
@@ -219,7 +240,7 @@ class Workshop:
             case Action.DELETE_LOCAL:
                 return self._delete_local(operation, sides, ledger)
             case _:
-                raise AssertionError(f"{decision.action} is no work")
+                raise AssertionError(f"{action} is no work")
 
     def _upload(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         local = _present(sides.local)
@@ -506,7 +527,6 @@ class Workshop:
         action: Action | None = None,
         refused: RequestClass | None = None,
         unavailable: bool = False,
-        why: object = None,
     ) -> Outcome:
         return Outcome(
             operation=operation,

@@ -18,11 +18,11 @@ from sync import guards, sql
 from sync.chunks import cut
 from sync.costs import cost
 from sync.decide import NOTHING_NEW, WORK, Action, Decision, Rules, Sides, decide
-from sync.models import DirState, LocalDir
 from sync.options import SyncOptions
 from sync.paths import path_problem
 from sync.record import Ledger, versions
 from sync.rows import Differing, differing_of, from_json, policy_key, policy_terms, to_json
+from sync.scan import unknown_prefixes
 from sync.unknown import UnknownBelow
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import Capabilities
@@ -37,6 +37,8 @@ BATCH = 5_000
 RENAME_FROM = 2**20
 # How many archived objects a manual sync asks about: a HEAD each, to learn of restores.
 MOST_RESTORE_CHECKS = 100
+# The scan's states of a directory, as reasons for skipping a path.
+UNKNOWN = {"unreadable": "unreadable_directory"}
 
 
 class Plan(msgspec.Struct):
@@ -292,9 +294,8 @@ def capabilities(vault: Vault) -> Capabilities:
 
 
 def unknown_below(vault: Vault) -> UnknownBelow:
-    reasons = {DirState.UNREADABLE.value: "unreadable_directory", DirState.UNMOUNTED.value: "unmounted"}
-    rows = LocalDir.objects.filter(vault=vault).exclude(state=DirState.READ).values_list("dir", "state")
-    return UnknownBelow((directory, reasons[state]) for directory, state in rows)
+    """Directories that could not be read, and what lies below a path that is no directory any more."""
+    return UnknownBelow((prefix, UNKNOWN.get(reason, reason)) for prefix, reason in unknown_prefixes(vault.pk))
 
 
 def size_of(action: Action, sides: Sides) -> int:

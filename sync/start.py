@@ -28,8 +28,10 @@ def start(vault: Vault, kind: RunKind, options: SyncOptions, *, on_progress: OnP
 
 def first_chunks(vault: Vault, options: SyncOptions | None = None) -> list[NewChunk]:
     """Look, then plan; what the plan holds becomes further chunks. A plan that was seen needs no look."""
+    # Who allows deletes says that a mount which is gone was taken away on purpose.
+    payload = {"forget_mounts": options is not None and options.allow_deletes}
     looks = [
-        NewChunk("sync.scan", Phase.SCAN, Queue.TRANSFER, pool=vault.pool),
+        NewChunk("sync.scan", Phase.SCAN, Queue.TRANSFER, payload=payload, pool=vault.pool),
         NewChunk("sync.hash", Phase.HASH, Queue.TRANSFER, pool=vault.pool),
     ]
     return [
