@@ -5,36 +5,49 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
-from django.db.models import F, QuerySet
-from django.http import HttpRequest
 
 from budgets.models import Allotment, RunBudget
-from vaulthalla.work.admin import ReadOnly
+from vaulthalla.work.admin import BoundedPaginator, ReadOnly
+from vaulthalla.work.models import Run
 
 if TYPE_CHECKING:
     BudgetBase = admin.ModelAdmin[RunBudget]
     AllotmentBase = admin.ModelAdmin[Allotment]
+    BudgetInlineBase = admin.TabularInline[RunBudget, Run]
 else:
     # Only the stubs know what a model's admin is an admin of.
     BudgetBase = AllotmentBase = admin.ModelAdmin
+    BudgetInlineBase = admin.TabularInline
+
+AMOUNTS = ("request_class", "limit", "used", "held", "lost", "remaining")
+
+
+class Remaining:
+    """The column that no row holds."""
+
+    @admin.display(description="remaining", empty_value="unlimited")
+    def remaining(self, row: RunBudget) -> int | None:
+        return None if row.limit is None else row.limit - row.used - row.held - row.lost
+
+
+class BudgetInline(Remaining, ReadOnly, BudgetInlineBase):
+    """The budget of one run, on its page."""
+
+    model = RunBudget
+    fields = readonly_fields = AMOUNTS
+    ordering = ("id",)
+    verbose_name_plural = "requests"
 
 
 @admin.register(RunBudget)
-class RunBudgetAdmin(ReadOnly, BudgetBase):
-    list_display = ("run", "request_class", "limit", "used", "held", "lost", "remaining")
+class RunBudgetAdmin(Remaining, ReadOnly, BudgetBase):
+    list_display = ("run", *AMOUNTS)
     list_filter = ("request_class",)
     search_fields = ("=run__id", "run__vault__name")
     list_select_related = ("run",)
+    ordering = ("-id",)
+    paginator = BoundedPaginator
     show_full_result_count = False
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[RunBudget]:
-        left = F("limit") - F("used") - F("held") - F("lost")
-        return super().get_queryset(request).annotate(remaining_amount=left)
-
-    @admin.display(description="remaining", ordering="remaining_amount", empty_value="unlimited")
-    def remaining(self, row: RunBudget) -> int | None:
-        value: int | None = getattr(row, "remaining_amount", None)
-        return value
 
 
 @admin.register(Allotment)
@@ -43,3 +56,6 @@ class AllotmentAdmin(ReadOnly, AllotmentBase):
     list_filter = ("request_class",)
     search_fields = ("=run__id",)
     list_select_related = ("run", "chunk__run")
+    ordering = ("-id",)
+    paginator = BoundedPaginator
+    show_full_result_count = False

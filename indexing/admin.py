@@ -1,13 +1,19 @@
-"""The index for people: to be looked at, since only merges may write it."""
+"""The index for people: to be looked at, since only merges may write it.
+
+Rows of single objects have composite keys, which the admin cannot show; `vh vault ls` does.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
-from django.http import HttpRequest
 
+from indexing.freshness import Freshness, freshness
 from indexing.models import IndexState
+from indexing.state import max_age_of, trust_of
+from vaulthalla.work.admin import ReadOnly
 
 if TYPE_CHECKING:
     StateAdmin = admin.ModelAdmin[IndexState]
@@ -17,11 +23,12 @@ else:
 
 
 @admin.register(IndexState)
-class IndexStateAdmin(StateAdmin):
+class IndexStateAdmin(ReadOnly, StateAdmin):
     list_display = (
         "vault",
+        "status",
+        "why",
         "source",
-        "complete",
         "snapshot_as_of",
         "events_through",
         "object_count",
@@ -30,13 +37,16 @@ class IndexStateAdmin(StateAdmin):
     )
     list_filter = ("complete", "source")
     search_fields = ("vault__name",)
-    list_select_related = ("vault",)
+    list_select_related = ("vault__policy",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    @admin.display(description="freshness")
+    def status(self, state: IndexState) -> str:
+        return _freshness(state).status.value
 
-    def has_change_permission(self, request: HttpRequest, obj: IndexState | None = None) -> bool:
-        return False
+    @admin.display(description="why")
+    def why(self, state: IndexState) -> str:
+        return _freshness(state).why
 
-    def has_delete_permission(self, request: HttpRequest, obj: IndexState | None = None) -> bool:
-        return False
+
+def _freshness(state: IndexState) -> Freshness:
+    return freshness(trust_of(state), max_age=max_age_of(state.vault), now=datetime.now(UTC))

@@ -29,17 +29,22 @@ def new_key(
 ) -> ApiKey:
     """A key that is valid as far as this host can tell; not saved, nothing sent."""
     key = ApiKey(name=name, provider=_provider(provider), from_environment=from_environment)
-    key.endpoint = _endpoint(key, endpoint or "")
-    key.region = _region(key, region or "")
-    if from_environment and (access or secret):
-        raise Refused("--from-environment takes neither access key nor secret.", code="invalid_value")
-    if not from_environment:
-        key.access_key = _credential(access, option="--access", maximum=128)
-        key.secret = _credential(secret, option="--secret", maximum=1024)
-    key.full_clean(validate_unique=False, validate_constraints=False)
+    fill(key, endpoint=endpoint, region=region, access=access, secret=secret)
     if ApiKey.objects.filter(name=name).exists():
         raise Refused(f"There is already an API key {name!r}.", code="exists", remedy="Choose another name.")
     return key
+
+
+def fill(key: ApiKey, *, endpoint: str | None, region: str | None, access: str | None, secret: str | None) -> None:
+    """Sets what depends on the provider and on `from_environment`. Raises Refused, naming the option."""
+    key.endpoint = _endpoint(key, endpoint or "")
+    key.region = _region(key, region or "")
+    if key.from_environment and (access or secret):
+        raise Refused("--from-environment takes neither access key nor secret.", code="invalid_value")
+    if not key.from_environment:
+        key.access_key = _credential(access, option="--access", maximum=128)
+        key.secret = _credential(secret, option="--secret", maximum=1024)
+    key.full_clean(validate_unique=False, validate_constraints=False)
 
 
 def key_json(key: ApiKey) -> dict[str, Any]:

@@ -67,6 +67,11 @@ def apply_policy_options(policy: SyncPolicy, options: Mapping[str, Option]) -> l
     return [name for name, value in after.items() if before[name] != value]
 
 
+def set_option(policy: SyncPolicy, name: str, value: Option) -> None:
+    """One option by itself, for forms that say of each field what is wrong; `apply_policy_options` checks the whole."""
+    _APPLY[name](policy, value)
+
+
 def check_policy(policy: SyncPolicy) -> None:
     """What must hold between fields, whoever sets them."""
     accepted = CONFLICT_POLICIES[VaultKind(policy.vault.kind)]

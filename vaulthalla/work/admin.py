@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.core.paginator import Paginator
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from vaulthalla.work.models import TERMINAL, Chunk, Run
 from vaulthalla.work.runs import request_cancel
@@ -14,15 +18,17 @@ from vaulthalla.work.runs import request_cancel
 if TYPE_CHECKING:
     RunBase = admin.ModelAdmin[Run]
     ChunkBase = admin.ModelAdmin[Chunk]
+    AnyPaginator = Paginator[Any]
 else:
     # Only the stubs know what a model's admin is an admin of.
     RunBase = ChunkBase = admin.ModelAdmin
+    AnyPaginator = Paginator
 
 
 class ReadOnly:
     """Nothing can be added, changed or deleted by hand."""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -32,14 +38,59 @@ class ReadOnly:
         return False
 
 
+class BoundedPaginator(AnyPaginator):
+    """Pages over the first rows of a table that may hold millions: counting those would take longer than the page."""
+
+    MOST = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        rows = self.object_list[: self.MOST]
+        return rows.count() if isinstance(rows, QuerySet) else len(rows)
+
+
 @admin.register(Run)
 class RunAdmin(ReadOnly, RunBase):
-    list_display = ("id", "vault", "kind", "status", "trigger", "stall_code", "error_code", "started_at", "finished_at")
-    list_filter = ("status", "kind", "trigger", "stall_code")
+    list_display: tuple[str, ...] = (
+        "id",
+        "vault",
+        "kind",
+        "status",
+        "trigger",
+        "progress",
+        "why",
+        "started_at",
+        "finished_at",
+    )
+    list_filter = ("status", "kind", "trigger", "stall_code", "vault")
     search_fields = ("vault__name", "=id")
     list_select_related = ("vault",)
+    list_per_page = 50
     date_hierarchy = "created_at"
     actions = ("cancel",)
+    fieldsets: ClassVar[Any] = (
+        (None, {"fields": ("vault", "kind", "status", "trigger", "phase", "progress", "cancel_requested")}),
+        ("Why it stopped", {"fields": ("why",)}),
+        ("Asked for, and what came of it", {"fields": ("options", "result")}),
+        ("Times", {"fields": ("created_at", "started_at", "finished_at")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
+        return super().get_queryset(request).annotate(done=_items("items_done"), total=_items("items_total"))
+
+    @admin.display(description="progress", empty_value="")
+    def progress(self, run: Run) -> str | None:
+        """Items of what is planned so far; chunks of long ago are gone."""
+        done, total = getattr(run, "done", None), getattr(run, "total", None)
+        if not total:
+            return None
+        return f"{done} of {total}" if run.status not in TERMINAL else str(done)
+
+    @admin.display(description="why it stopped", ordering="stall_code", empty_value="")
+    def why(self, run: Run) -> SafeString | None:
+        if run.error_code:
+            return _explained(run.error_code, run.error_message, run.error_remedy)
+        return _explained(run.stall_code, run.stall_reason, run.stall_remedy) if run.stall_code else None
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Cancelling is for those who may change runs, although nobody edits one."""
@@ -54,11 +105,37 @@ class RunAdmin(ReadOnly, RunBase):
         self.message_user(request, f"{len(unfinished)} runs are asked to stop.", messages.SUCCESS)
 
 
+def _items(column: str) -> Subquery:
+    # One look per run of the page; a join would multiply the rows.
+    chunks = Chunk.objects.filter(run=OuterRef("pk")).order_by().values("run")
+    return Subquery(chunks.annotate(sum=Sum(column)).values("sum"))
+
+
+def _explained(code: str, reason: str, remedy: str) -> SafeString:
+    return format_html("<strong>{}</strong>: {}<br><code>{}</code>", code, reason, remedy)
+
+
 @admin.register(Chunk)
 class ChunkAdmin(ReadOnly, ChunkBase):
-    list_display = ("run", "ordinal", "phase", "kind", "queue", "pool", "status", "attempts", "worker", "lease_until")
+    list_display = (
+        "id",
+        "run_id",
+        "ordinal",
+        "phase",
+        "kind",
+        "queue",
+        "pool",
+        "status",
+        "attempts",
+        "items_done",
+        "items_total",
+        "worker",
+        "lease_until",
+        "error",
+    )
     list_filter = ("status", "queue", "kind")
     search_fields = ("=run__id", "worker")
-    list_select_related = ("run",)
-    # Counting every chunk there ever was would make each page slow.
+    # By primary key: the model's own order would sort every chunk there ever was.
+    ordering = ("-id",)
+    paginator = BoundedPaginator
     show_full_result_count = False
