@@ -172,11 +172,10 @@ class _Driver:
         if monotonic() < self.next_progress or not (self.on_progress or self.helpers.wanted):
             return
         self.next_progress = monotonic() + PROGRESS_PAUSE
-        now = progress(target)
-        if now is not None:
-            self.helpers.start(left=now.chunks_total - now.chunks_done)
-            if self.on_progress:
-                self.on_progress(now)
+        if self.helpers.wanted:
+            self.helpers.start(claimable=sql.claimable(target))
+        if self.on_progress and (now := progress(target)):
+            self.on_progress(now)
 
 
 def _load(run_id: int) -> Run:

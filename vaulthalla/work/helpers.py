@@ -22,9 +22,9 @@ class Helpers:
     def wanted(self) -> bool:
         return len(self.started) < self.most
 
-    def start(self, *, left: int) -> None:
-        """As many as there are chunks left besides the driver's own and the one that finishes the run."""
-        while self.wanted and left - 2 > len(self.started):
+    def start(self, *, claimable: int) -> None:
+        """As many as there are chunks to claim now besides the driver's own: phases to come may have nothing to do."""
+        while self.wanted and claimable - 1 > len(self.started):
             self.started.append(_start(self.run_id))
 
     def __enter__(self) -> Helpers:

@@ -303,6 +303,12 @@ def progress(run_id: int) -> tuple[int, int, int, int, int] | None:
     return None if row is None else (row[0], row[1], row[2], row[3], row[4])
 
 
+def claimable(run_id: int) -> int:
+    """How many chunks of a run nobody works on could be claimed now, or when their pause is over."""
+    found = _row("SELECT count(*) FROM work_chunk WHERE run_id = %(run)s AND status = 'pending'", {"run": run_id})
+    return int(found[0]) if found else 0
+
+
 def _row(statement: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
