@@ -425,8 +425,8 @@ class Workshop:
         local = _local(found, None)
         try:
             sent, written = self._put(path, local, None, ABSENT)
-        except PreconditionFailed:
-            return
+        except (PreconditionFailed, MeterRefused):
+            return  # so it does with one that nothing was set aside for, after a crash
         ledger.downloaded(path, sent)
         self._record_upload(ledger, path, sent, written, Sides(path=path, local=sent))
 

@@ -139,7 +139,9 @@ def directory_of(path: str) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+    """Rows as arrays. What was learnt last of a path holds: one that was begun again may be told twice."""
+    latest = {row[0]: row for row in rows}
+    return [list(column) for column in zip(*latest.values(), strict=True)]
 
 
 def _evidence(side: Local | Remote | None) -> str:
