@@ -312,7 +312,7 @@ class Executor:
         outcomes, self.outcomes = self.outcomes, []
         if not outcomes and not self.transfers.dirty:
             return
-        self._make_lasting()
+        self._make_lasting([o.progress["staged"]["name"] for o in outcomes if o.status == OperationStatus.STAGED])
         whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy if hasattr(self, "workshop") else "")
         for outcome in outcomes:
             whole.absorb(outcome.ledger)
@@ -326,13 +326,17 @@ class Executor:
                 outcome.operation.status = OperationStatus.STAGED
                 self.todo.appendleft(outcome.operation)
 
-    def _make_lasting(self) -> None:
-        """What is recorded as done must survive a power cut, directories included."""
+    def _make_lasting(self, bodies: list[str]) -> None:
+        """What is recorded must survive a power cut, directories included. A slow disk costs no lease."""
         workshop = getattr(self, "workshop", None)
-        if workshop is None or not workshop.touched:
+        if workshop is None or not (bodies or workshop.touched):
             return
         touched, workshop.touched = workshop.touched, set()
-        workshop.tree.fsync_dirs(touched)
+        with ThreadPoolExecutor(1) as flusher:
+            flush = flusher.submit(workshop.tree.make_lasting, bodies, touched)
+            while not wait([flush], timeout=1.0).done:
+                self.lease.keep()
+            flush.result()
 
     def _publish_rest(self, pool: ThreadPoolExecutor) -> None:
         staged = [op for op in self.todo if op.status == OperationStatus.STAGED]

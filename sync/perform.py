@@ -380,7 +380,7 @@ class Workshop:
             with file:
                 info = self.store.get(path, file, if_match=remote.etag, on_bytes=on_bytes)
                 _check_body(path, info, remote, sha256.digest(), md5.digest() if self.is_bucket else None)
-                return seal(file, staged, mtime_ns=info.mtime_ns), info, sha256.digest()
+                return seal(file, staged, mtime_ns=info.mtime_ns, lasting=False), info, sha256.digest()
         except BaseException:
             self.tree.discard(staged)
             raise

@@ -1,7 +1,7 @@
-"""Two renames that Python has no name for: into a free place only, and both at once.
+"""System calls that Python has no name for: two renames, and the flush of one filesystem.
 
-They close the window between looking at a path and replacing it. Where the kernel or the filesystem
-has no such rename, the caller falls back on looking first.
+The renames, into a free place only and both at once, close the window between looking at a path and replacing it.
+Where the kernel or the filesystem has no such rename, the caller falls back on looking first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ _NOREPLACE = 1
 _EXCHANGE = 2
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = getattr(_libc, "renameat2", None)
+_syncfs = getattr(_libc, "syncfs", None)
+
+
+def sync_filesystem(fd: int) -> None:
+    """Everything written to the filesystem that `fd` is on is on its disk when this returns."""
+    if _syncfs is None:
+        os.sync()
+    elif _syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def exchange(source_dir: int, source: str, target_dir: int, target: str) -> bool:
