@@ -33,3 +33,21 @@ def reconcile(
     from vaulthalla.vaults.lookup import vault_by_name
 
     return drive_reconcile(console, vault_by_name(vault), allow_list_scan=allow_list_scan, prefix=prefix)
+
+
+@command(sync_app, "events", example="vh vault sync events photos --file s3-events.json")
+def events(
+    console: Console,
+    *,
+    vault: VaultName,
+    file: Annotated[str, typer.Option("--file", metavar="FILE", help="JSON or JSON Lines; - is standard input.")],
+    through: Annotated[
+        str,
+        typer.Option("--through", metavar="TIME", help="You vouch that the file lacks nothing up to this time."),
+    ] = "",
+) -> int:
+    """Merge S3 events (bare, or from SNS, SQS, EventBridge, R2 or MinIO) into the remote index. Sends no request."""
+    from indexing.events.ingest import command as ingest
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    return ingest(console, vault_by_name(vault), file, through=through)
