@@ -147,6 +147,8 @@ def download_ranges(
             except BodyCorrupt:
                 if attempt == MOST_CORRUPT_PARTS:
                     raise
+        # What is remembered as here must be, also after a power cut.
+        os.fdatasync(file.fileno())
         body.kept(number, "1")
 
     with file:
@@ -154,11 +156,14 @@ def download_ranges(
         try:
             if not _in_parallel(body, one, body.allowance, stop, RequestClass.GET):
                 return None
+            info = seen[-1] if seen else store.head(path)
+            if info.etag != etag:
+                # All parts were here before, so that no request told yet.
+                raise PreconditionFailed(f"{path} is another version.")
         except PreconditionFailed:
             tree.discard(staged)
             raise
         sha256 = _sha256(file)
-        info = seen[-1] if seen else store.head(path)
         sealed = seal(file, staged, mtime_ns=info.mtime_ns)
     return sealed, info, sha256
 

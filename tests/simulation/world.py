@@ -333,7 +333,8 @@ class World:
         self.check_index()
         self.check_nothing_lost()
         self.check_ledger()
-        assert not list(self.root.rglob(".vaulthalla-*"))
+        stages = list(self.root.rglob(".vaulthalla-*"))
+        assert not stages, stages
 
     def check_sides(self) -> None:
         files, objects = self.files(), {key: stored.body for key, stored in self.bucket.objects.items()}
@@ -344,9 +345,9 @@ class World:
         differing = {path for path in {*files, *objects} if files.get(path) != objects.get(path)} - waiting
         match self.strategy:
             case "sync":
-                assert not differing
+                assert not differing, differing
             case "cache":
-                assert not differing & set(files)
+                assert not differing & set(files), differing & set(files)
             case "mirror":
                 left_alone = set() if self.conflict not in ("keep_remote", "keep_newest") else set(objects)
                 assert not (differing & set(files)) - left_alone
@@ -358,7 +359,7 @@ class World:
     def check_nothing_lost(self) -> None:
         kept = set(self.files().values()) | {stored.body for stored in self.bucket.objects.values()}
         kept |= {path.read_bytes() for path in (self.root / CONTROL / "trash").rglob("*") if path.is_file()}
-        wanted = {body for body in self.written if body not in self.released}
+        wanted = {body for body in self.written if body and body not in self.released}
         if self.conflict not in ("ask", "keep_both"):
             # The policy lets one side go; what a run removes here is in the trash all the same.
             wanted = {body for body in wanted if self.written[body] == "local"}
