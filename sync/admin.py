@@ -28,7 +28,7 @@ from vaulthalla.vaults.admin import VaultAdmin
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work.admin import BoundedPaginator, ReadOnly, RunAdmin
 from vaulthalla.work.engine import create_run
-from vaulthalla.work.models import Run, RunKind
+from vaulthalla.work.models import Run, RunKind, RunStatus
 
 if TYPE_CHECKING:
     OperationBase = admin.ModelAdmin[Operation]
@@ -51,9 +51,10 @@ def _started(vaults_and_options: Iterable[tuple[Vault, RunKind, SyncOptions]]) -
     for vault, kind, options in vaults_and_options:
         try:
             run = create_run(vault, kind, options=options.as_options(), chunks=first_chunks(vault))
-            done.append(f"{vault}: run {run.pk} is {run.get_status_display()}.")
+            state = "waits for the one before it" if run.status == RunStatus.QUEUED else "has begun"
+            done.append(f"Run {run.pk} of vault {vault} {state}.")
         except Refused as error:
-            refused.append(f"{vault}: {error.message} {error.remedy}")
+            refused.append(f"Vault {vault}: {error.message} {error.remedy}")
     return done, refused
 
 
@@ -213,11 +214,11 @@ def _resolve(request: HttpRequest, chosen: QuerySet[Conflict], decision: str) ->
             paths = decide_conflicts(vault, ids, every=False, decisions=[decision])
             decided.append((vault, RunKind.RESOLVE, SyncOptions(patterns=paths, exact=True)))
         except Refused as error:
-            refused.append(f"{vault}: {error.message} {error.remedy}")
+            refused.append(f"Vault {vault}: {error.message} {error.remedy}")
     done, busy = _started(decided)
     # The decision is noted, whoever carries it out.
     refused += [f"{text} The decision stands: the vault's next sync carries it out." for text in busy]
-    refused += [f"{closed} conflicts are closed already."] if closed else []
+    refused += [f"Of the selected conflicts, {closed} were closed already."] if closed else []
     _tell(request, done, refused)
 
 

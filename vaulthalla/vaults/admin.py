@@ -237,6 +237,6 @@ class ApiKeyAdmin(KeyBase):
             try:
                 probe.check_key(key)
             except VaulthallaError as error:
-                self.message_user(request, f"{key}: {error.message} {error.remedy}", messages.ERROR)
+                self.message_user(request, f"API key {key}: {error.message} {error.remedy}", messages.ERROR)
             else:
-                self.message_user(request, f"{key}: the provider accepts it.", messages.SUCCESS)
+                self.message_user(request, f"API key {key}: the provider accepts it.", messages.SUCCESS)

@@ -151,7 +151,7 @@ class TestVault:
             ("photos", "sync", "manual"),
             ("docs", "sync", "manual"),
         }
-        assert f"run {Run.objects.get(vault=vault).pk} is" in answer.content.decode()
+        assert f"Run {Run.objects.get(vault=vault).pk} of vault photos has begun" in answer.content.decode()
 
     def test_a_sync_that_cannot_wait_in_line_is_told(self, operator: Client, vault: Vault) -> None:
         create_run(vault, RunKind.SYNC, chunks=[])
@@ -189,7 +189,7 @@ class TestConflicts:
     def test_what_is_closed_stays_closed(self, operator: Client, vault: Vault) -> None:
         conflict = open_conflict(vault, "a")
         Conflict.objects.filter(pk=conflict.pk).update(status="closed")
-        assert "1 conflicts are closed already" in self.resolve(operator, "keep_local", conflict)
+        assert "1 were closed already" in self.resolve(operator, "keep_local", conflict)
         assert not Run.objects.exists()
 
     def test_a_busy_vault_keeps_the_decision_for_its_next_sync(self, operator: Client, vault: Vault) -> None:
