@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vaulthalla.cliroot import command, sync_app, vault_app
-from vaulthalla.console import Console, table
+from vaulthalla.console import Console, printable, table
 from vaulthalla.errors import Refused
 from vaulthalla.vaults.options import POLICY_OPTIONS
 
@@ -215,7 +215,8 @@ def ls(
         return
     for entry in shown:
         console.line(
-            entry, f"{entry['state']:<9}  {entry['size']:>14}  {entry['storage_class'] or '-':<12}  {entry['path']}"
+            entry,
+            f"{entry['state']:<9}  {entry['size']:>14}  {entry['storage_class'] or '-':<12}  {printable(entry['path'])}",
         )
 
 
@@ -230,7 +231,9 @@ def fetch(console: Console, *, vault: VaultName, paths: Paths) -> int:
 
     found = vault_by_name(vault)
     if found.kind == VaultKind.LOCAL:
-        raise Refused("A local vault holds every body already.", code="not_for_local_vaults")
+        raise Refused(
+            "A local vault holds every body already.", code="not_for_local_vaults", remedy="There is nothing to fetch."
+        )
     return drive_to_end(console, found, RunKind.FETCH, SyncOptions(patterns=paths))
 
 
@@ -249,7 +252,7 @@ def evict(
 
     found = vault_by_name(vault)
     if not paths and not all_:
-        raise Refused("Name what to evict, or say --all.", code="invalid_value")
+        raise Refused("Name what to evict, or say --all.", code="invalid_value", remedy="See `vh vault evict --help`.")
     answer = evict_bodies(found, [] if all_ else paths or [])
     console.result(answer, lambda v: f"{v['evicted']} evicted, {format_size(v['bytes'])} freed; {v['kept']} kept.")
 

@@ -40,7 +40,12 @@ def check_key(api_key: ApiKey) -> None:
 
 def probe_vault(vault: Vault) -> dict[str, Any]:
     with _nothing_changed():
-        return cast("dict[str, Any]", _module().probe_vault(vault))
+        try:
+            return cast("dict[str, Any]", _module().probe_vault(vault))
+        except BucketMissing as error:
+            # The store names the object that it was asked for.
+            where = vault.api_key.endpoint or vault.api_key.provider if vault.api_key else ""
+            raise BucketMissing(f"There is no bucket {vault.bucket!r} at {where}.") from error
 
 
 def plant_marker(vault: Vault, *, adopt: bool) -> None:
