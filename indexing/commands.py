@@ -51,3 +51,38 @@ def events(
     from vaulthalla.vaults.lookup import vault_by_name
 
     return ingest(console, vault_by_name(vault), file, through=through)
+
+
+@command(sync_app, "inventory", example="vh vault sync inventory photos --file inventory.csv.gz")
+def inventory(
+    console: Console,
+    *,
+    vault: VaultName,
+    file: Annotated[str, typer.Option("--file", metavar="FILE", help="A CSV, plain or gzipped.")] = "",
+    manifest: Annotated[
+        str, typer.Option("--manifest", metavar="FILE", help="manifest.json of a whole delivery, beside its files.")
+    ] = "",
+    schema: Annotated[
+        str, typer.Option("--schema", metavar="COLUMNS", help="Names of the columns, where the file has no header.")
+    ] = "",
+    has_header: Annotated[
+        bool, typer.Option("--has-header", help="The first row names the columns; usually that is seen.")
+    ] = False,
+    as_of: Annotated[
+        str, typer.Option("--as-of", metavar="TIME", help="When the inventory began; else the file's own time.")
+    ] = "",
+    prefix: Annotated[
+        str, typer.Option("--prefix", help="It covers only keys that start with this; the index gets no younger by it.")
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Even if more than 10 % of the indexed objects are not in it.")
+    ] = False,
+) -> int:
+    """Import an S3 Inventory into the remote index, all or nothing. Sends no request and downloads no body."""
+    from indexing.inventory.importing import Import, check, command, delivery_of
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    found = vault_by_name(vault)
+    check(found, prefix=prefix)
+    delivery = delivery_of(found, file=file, manifest=manifest, schema=schema, has_header=has_header, as_of=as_of)
+    return command(console, Import(vault=found, delivery=delivery, part=prefix, replace=replace))

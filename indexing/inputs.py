@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import shutil
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _open(path: Path, name: str) -> BinaryIO:
+def _open(path: Path, name: str) -> io.BufferedReader:
     if path.is_dir():
         raise Refused(f"{name} is a directory.", code="input_missing", remedy="Name a file.")
     try:
@@ -51,12 +52,10 @@ def _open(path: Path, name: str) -> BinaryIO:
 
 
 @contextmanager
-def unpacked(raw: BinaryIO) -> Iterator[BinaryIO]:
+def unpacked(raw: io.BufferedReader) -> Iterator[BinaryIO]:
     """`raw`, or what its gzip stream holds; closes both."""
     with raw:
-        start = raw.read(len(GZIP_MAGIC))
-        raw.seek(0)
-        if start != GZIP_MAGIC:
+        if raw.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)] != GZIP_MAGIC:
             yield raw
             return
         with gzip.GzipFile(fileobj=raw, mode="rb") as file:

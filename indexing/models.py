@@ -58,6 +58,9 @@ class IndexState(models.Model):
     complete = models.BooleanField(default=False)
     indexed_at = models.DateTimeField(null=True, help_text="When the last snapshot was committed here.")
     snapshot_as_of = models.DateTimeField(null=True, help_text="Store time at which the newest snapshot's scan began.")
+    floor_at = models.DateTimeField(
+        null=True, help_text="What happened before is in the index already, where that is not snapshot_as_of."
+    )
     events_through = models.DateTimeField(null=True)
     manifest_etag = models.TextField(default="", blank=True)
     manifest_generated_at = models.DateTimeField(null=True)

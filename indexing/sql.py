@@ -234,7 +234,7 @@ def begin(vault_id: int) -> Moment:
         total_bytes, doubtful_count)
       VALUES (%s, 'none', false, '', 1, 0, 0, 0)
       ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
-      RETURNING revision, CASE WHEN complete THEN snapshot_as_of END, scan_started_at, scan_cursor
+      RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at, scan_cursor
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, [vault_id])
@@ -247,6 +247,12 @@ def begin(vault_id: int) -> Moment:
 def merge(parameters: Mapping[str, Any], *, absent: str = "") -> Changes:
     """One batch (see COLUMNS) into the rows of one vault; `absent`: nothing, "page" or "run" (see `_ABSENT`)."""
     added, changed, removed = _run(_merge_statement(absent), parameters)[0]
+    return Changes(added=added, changed=changed, removed=removed)
+
+
+def merge_from(select: str, parameters: Mapping[str, Any]) -> Changes:
+    """`merge` of observations that are in the database already: a SELECT of COLUMNS, in their order, keys unique."""
+    added, changed, removed = _run(_MERGE.format(incoming=select), parameters)[0]
     return Changes(added=added, changed=changed, removed=removed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from indexing.freshness import Trust, list_requests
@@ -57,8 +57,22 @@ def scan_finished(vault_id: int, *, started_at: datetime) -> None:
         source=Source.LIST,
         indexed_at=Now(),
         snapshot_as_of=Greatest(Coalesce(F("snapshot_as_of"), started_at), started_at),
+        floor_at=Case(When(floor_at__isnull=False, then=Greatest(F("floor_at"), started_at))),
     )
     found.filter(scan_started_at__lte=started_at).update(scan_started_at=None, scan_cursor=None)
     # News from before the scan can change nothing any more, so nobody needs to remember these deletes.
     old = started_at - TOMBSTONES_KEPT
     RemoteObject.objects.filter(vault_id=vault_id, tombstone=True, observed_at__lt=old).delete()
+
+
+def imported(vault_id: int, *, as_of: datetime, floor: datetime) -> None:
+    """A whole inventory was merged: the index is complete, as old as the inventory, and certain up to `floor`."""
+    found = IndexState.objects.filter(vault_id=vault_id)
+    before = Case(When(complete=True, then=Coalesce(F("floor_at"), F("snapshot_as_of"))))
+    found.update(
+        source=Source.INVENTORY,
+        indexed_at=Now(),
+        floor_at=Greatest(Coalesce(before, floor), floor),
+        snapshot_as_of=Greatest(Coalesce(F("snapshot_as_of"), as_of), as_of),
+        complete=True,
+    )

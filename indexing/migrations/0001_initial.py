@@ -52,6 +52,13 @@ class Migration(migrations.Migration):
                     "snapshot_as_of",
                     models.DateTimeField(help_text="Store time at which the newest snapshot's scan began.", null=True),
                 ),
+                (
+                    "floor_at",
+                    models.DateTimeField(
+                        help_text="What happened before is in the index already, where that is not snapshot_as_of.",
+                        null=True,
+                    ),
+                ),
                 ("events_through", models.DateTimeField(null=True)),
                 ("manifest_etag", models.TextField(blank=True, default="")),
                 ("manifest_generated_at", models.DateTimeField(null=True)),

@@ -1,0 +1,260 @@
+"""Rows of an inventory's CSV as lines for COPY, judged one by one. No database; this is the inner loop of an import.
+
+A row that cannot be used is counted by its reason, never guessed at. What is wrong with a file as a whole (torn,
+another bucket's) is Refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import TextIO
+from urllib.parse import unquote_plus
+
+from indexing.inputs import damaged
+from indexing.inventory.schema import Schema, is_header, missing, schema_of
+from indexing.merge import OWN_KEYS, storable
+from vaulthalla.errors import Refused
+from vaulthalla.stores.profiles import ARCHIVE_STATUSES
+
+# A row is a few hundred characters, a key at most 1 024 bytes.
+LONGEST_LINE = 1 << 20
+LONGEST_KEY = 1_024
+BAD_SHOWN = 10
+LARGEST = 2**63 - 1
+BLOCK = 5_000
+# In the order of the lines; see `stage.COLUMNS`.
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+class Skip(StrEnum):
+    """Why a row is not indexed, though nothing is wrong with it."""
+
+    OLD_VERSION = "old_version"
+    DELETE_MARKER = "delete_marker"
+    OTHER_PREFIX = "other_prefix"
+    CONTROL = "vaulthalla_object"
+    DUPLICATE = "duplicate_key"
+
+
+class Bad(StrEnum):
+    """What is wrong with a row."""
+
+    COLUMNS = "wrong_column_count"
+    KEY = "bad_key"
+    NOT_TEXT = "key_not_text"
+    SIZE = "bad_size"
+    TIME = "bad_time"
+    ETAG = "bad_etag"
+    FLAG = "bad_flag"
+
+
+class BadRow(Exception):
+    """One row's fault."""
+
+    def __init__(self, reason: Bad) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """Counts of a whole import. `rows` includes those that were skipped."""
+
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)
+    first_bad: list[str] = field(default_factory=list)
+
+    def fault(self, place: str, reason: Bad) -> None:
+        self.bad[reason] += 1
+        if len(self.first_bad) < BAD_SHOWN:
+            self.first_bad.append(f"{place}: {reason.replace('_', ' ')}")
+
+    def check(self) -> None:
+        """Raises Refused when more than 1 % of the rows (and more than 10) are bad."""
+        count = self.bad.total()
+        if count > 10 and count * 100 > self.rows:
+            shown = "\n".join(self.first_bad)
+            raise Refused(
+                f"{count} of {self.rows} rows cannot be used. The first ones:\n{shown}",
+                code="too_many_bad_rows",
+                remedy="Check the schema and the file; the index is as it was.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What of an inventory belongs to a vault: its bucket and prefix, and of that the part below `part`."""
+
+    bucket: str
+    prefix: str = ""
+    part: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Csv:
+    """One CSV of an inventory. `schema`: from an option or a manifest; a header, where there is one, must agree."""
+
+    name: str
+    scope: Scope
+    tally: Tally
+    schema: Schema | None = None
+    has_header: bool = False
+
+    def blocks(self, file: TextIO) -> Iterator[str]:
+        """Lines for COPY, some thousands at a time. Raises Refused."""
+        reader = csv.reader(_lines(file, self.name), strict=True)
+        try:
+            yield from self._blocks(reader)
+        except csv.Error as error:
+            raise damaged(self.name, f"line {reader.line_num}", str(error)) from error
+
+    def _blocks(self, reader: Iterator[list[str]]) -> Iterator[str]:
+        first = next(reader, None)
+        if first is None and self.schema is not None:
+            return
+        header = first is not None and (self.has_header or is_header(first))
+        schema = self.schema or self._schema(first if header else None)
+        line_of = _Line(self.name, schema, self.scope, self.tally)
+        lines = [] if header or first is None else [line_of(first, 1)]
+        for row in reader:
+            lines.append(line_of(row, reader.line_num))  # type: ignore[attr-defined]
+            if len(lines) >= BLOCK:
+                yield "".join(lines)
+                lines.clear()
+        yield "".join(lines)
+
+    def _schema(self, header: list[str] | None) -> Schema:
+        if header is None:
+            raise missing(self.name)
+        return schema_of(header, origin=f"The header of {self.name}")
+
+
+class _Line:
+    """Turns one row into one line for COPY, or counts why not (an empty text)."""
+
+    def __init__(self, name: str, schema: Schema, scope: Scope, tally: Tally) -> None:
+        self.name, self.scope, self.tally = name, scope, tally
+        self.width = schema.width
+        self.bucket, self.key = schema.at("bucket"), schema.positions["key"]
+        self.size, self.etag = schema.positions["size"], schema.positions["etag"]
+        self.modified, self.storage_class = schema.at("last_modified"), schema.at("storage_class")
+        self.latest, self.marker = schema.at("is_latest"), schema.at("is_delete_marker")
+        self.version, self.tier = schema.at("version_id"), schema.at("access_tier")
+        self.below = scope.prefix + scope.part
+
+    def __call__(self, row: list[str], number: int) -> str:
+        if not row:
+            return ""
+        self.tally.rows += 1
+        try:
+            return self._line(row, number)
+        except BadRow as bad:
+            self.tally.fault(f"{self.name}, line {number}", bad.reason)
+            return ""
+
+    def _line(self, row: list[str], number: int) -> str:
+        if len(row) != self.width:
+            raise BadRow(Bad.COLUMNS)
+        if self.bucket is not None and row[self.bucket] != self.scope.bucket:
+            raise wrong_bucket(row[self.bucket], self.scope.bucket, f"{self.name}, line {number}")
+        key = _key(row[self.key])
+        skip = self._skip(row, key)
+        if skip is not None:
+            self.tally.skipped[skip] += 1
+            return ""
+        return self._fields(row, key[len(self.scope.prefix) :])
+
+    def _skip(self, row: list[str], key: str) -> Skip | None:
+        if self.latest is not None and not _flag(row[self.latest]):
+            return Skip.OLD_VERSION
+        if self.marker is not None and _flag(row[self.marker]):
+            return Skip.DELETE_MARKER
+        if not key.startswith(self.below) or len(key) == len(self.scope.prefix):
+            return Skip.OTHER_PREFIX
+        return Skip.CONTROL if key.startswith(OWN_KEYS, len(self.scope.prefix)) else None
+
+    def _fields(self, row: list[str], key: str) -> str:
+        size = row[self.size]
+        if not (size.isascii() and size.isdigit()) or (len(size) > 18 and int(size) > LARGEST):
+            raise BadRow(Bad.SIZE)
+        etag = row[self.etag].strip('"')
+        if not etag:
+            raise BadRow(Bad.ETAG)
+        modified = r"\N" if self.modified is None else _time(row[self.modified])
+        storage_class = "STANDARD" if self.storage_class is None else row[self.storage_class] or "STANDARD"
+        version = "" if self.version is None else row[self.version]
+        tier = "" if self.tier is None or row[self.tier] not in ARCHIVE_STATUSES else row[self.tier]
+        texts = f"{key}\t{etag}\t{storage_class}\t{version}\t{tier}"
+        if texts.count("\t") != 4 or _SPECIAL.search(texts.replace("\t", "")):
+            texts = "\t".join(map(_escaped, (key, etag, storage_class, version, tier)))
+        if not texts.isascii() or "\0" in texts:
+            _check_text(texts)
+        return f"{texts}\t{size}\t{modified}\n"
+
+
+def wrong_bucket(found: str, wanted: str, place: str) -> Refused:
+    """An inventory of another bucket says nothing about this one."""
+    return Refused(
+        f"{place}: this is an inventory of {found!r}; the vault's bucket is {wanted}.",
+        code="wrong_bucket",
+        remedy="Import the inventory of the vault's own bucket.",
+    )
+
+
+def _lines(file: TextIO, name: str) -> Iterable[str]:
+    """Lines of bounded length; a quoted field may span several."""
+    for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise damaged(name, f"line {number}", f"longer than {LONGEST_LINE} characters")
+        yield line
+
+
+def _key(cell: str) -> str:
+    """Keys are form-encoded."""
+    key = cell
+    if "%" in cell or "+" in cell:
+        try:
+            key = unquote_plus(cell, errors="strict")
+        except UnicodeDecodeError:
+            raise BadRow(Bad.NOT_TEXT) from None
+    if not key or (len(key) * 4 > LONGEST_KEY and len(key.encode(errors="surrogatepass")) > LONGEST_KEY):
+        raise BadRow(Bad.KEY)
+    return key
+
+
+def _flag(cell: str) -> bool:
+    match cell.lower():
+        case "true":
+            return True
+        case "false" | "":
+            return False
+    raise BadRow(Bad.FLAG)
+
+
+def _time(cell: str) -> str:
+    """As PostgreSQL reads it, too; the session's zone is UTC."""
+    if not cell:
+        return r"\N"
+    try:
+        moment = datetime.fromisoformat(cell)
+    except ValueError:
+        raise BadRow(Bad.TIME) from None
+    return cell if cell.endswith("Z") and len(cell) >= 20 else moment.isoformat()
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda found: _ESCAPES[found[0]], text)
+
+
+def _check_text(texts: str) -> None:
+    if not storable(texts):
+        raise BadRow(Bad.NOT_TEXT)

@@ -1,0 +1,198 @@
+"""The statements of an import. The staging table belongs to the session: no log, no trace when the process ends.
+
+An inventory is eventually consistent: what it tells is certain only up to `SETTLED` before its start. So a row of it
+counts as observed then, or when its object was written, if that was later (never after the start). That makes the
+index's one rule of order right for inventories, too: an event or a write of those two days wins over an older row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection
+
+from indexing import sql
+from indexing.sql import Changes, Moment
+
+SETTLED = timedelta(hours=48)
+# Blocks of the sorted table in one merge: enough to be fast, few enough to stay in memory.
+BLOCKS = 250
+# COLUMNS of `indexing.sql`, in their order.
+_SLICE = """
+  SELECT key, observed_at, false AS gone, size, etag, last_modified, storage_class, archive_status,
+    '' AS restore, NULL::timestamptz AS restore_expires, version_id, '' AS sequencer, NULL::bytea AS sha256,
+    NULL::bigint AS mtime_ns, NULL::timestamptz AS rival_at
+  FROM inventory_sorted WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid
+"""
+
+
+def prepare() -> None:
+    """An empty staging table, in the order of `rows`' lines."""
+    _execute("DROP TABLE IF EXISTS inventory_staged, inventory_sorted")
+    _execute("""
+      CREATE TEMP TABLE inventory_staged (key text COLLATE "C" NOT NULL, etag text NOT NULL,
+        storage_class text NOT NULL, version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL, last_modified timestamptz)
+    """)
+
+
+def drop() -> None:
+    _execute("DROP TABLE IF EXISTS inventory_staged, inventory_sorted")
+
+
+def load(blocks: Iterable[str]) -> None:
+    """COPY of lines."""
+    connection.ensure_connection()
+    with (
+        connection.wrap_database_errors,
+        connection.connection.cursor() as cursor,
+        cursor.copy("COPY inventory_staged FROM STDIN") as copy,
+    ):
+        for block in blocks:
+            copy.write(block)
+
+
+def order(as_of: datetime) -> int:
+    """Sorts what was loaded by key, in the caller's transaction; of each key the newest row. Returns the count."""
+    _execute("SET LOCAL work_mem = '64MB'")
+    _execute(
+        """
+        CREATE TEMP TABLE inventory_sorted AS
+        SELECT DISTINCT ON (key) *,
+          least(%(as_of)s::timestamptz, greatest(%(settled)s::timestamptz, last_modified)) AS observed_at
+        FROM inventory_staged ORDER BY key, last_modified DESC NULLS LAST
+        """,
+        _times(as_of),
+    )
+    _execute("ANALYZE inventory_sorted (key)")
+    count: int = _one("SELECT count(*) FROM inventory_sorted")
+    return count
+
+
+def has_rows(vault_id: int) -> bool:
+    return bool(_one("SELECT EXISTS (SELECT FROM indexing_remoteobject WHERE vault_id = %s)", [vault_id]))
+
+
+def insert(vault_id: int, moment: Moment) -> Changes:
+    """`merge` into an index without a row, and without a scan that would speak for absence: all is new."""
+    _execute(
+        """
+        INSERT INTO indexing_remoteobject (vault_id, key, size, etag, last_modified, storage_class, archive_status,
+          restore, version_id, sequencer, source, observed_at, tombstone, doubtful, revision)
+        SELECT %(vault)s, key, size, etag, last_modified, storage_class, archive_status, '', version_id, '',
+          'inventory', observed_at, false, false, %(revision)s
+        FROM inventory_sorted
+        """,
+        {"vault": vault_id, "revision": moment.revision},
+    )
+    added, size = _row("SELECT count(*), coalesce(sum(size), 0) FROM inventory_sorted")
+    _execute(
+        "UPDATE indexing_indexstate SET object_count = object_count + %s, total_bytes = total_bytes + %s"
+        " WHERE vault_id = %s",
+        [added, size, vault_id],
+    )
+    return Changes(added=added)
+
+
+def merge(vault_id: int, moment: Moment) -> Iterable[Changes]:
+    """Slice by slice in key order, so that each reads its own part of the index."""
+    parameters: dict[str, Any] = {
+        "vault": vault_id,
+        "revision": moment.revision,
+        "snapshot_as_of": moment.snapshot_as_of,
+        "scan_started_at": moment.scan_started_at,
+        "scan_cursor": moment.scan_cursor,
+        "since": None,
+        "source": "inventory",
+        "own": False,
+        "event": False,
+        "listing": True,
+        "touch": False,
+    }
+    blocks = _one("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", ["inventory_sorted"])
+    for first in range(0, blocks, BLOCKS):
+        part = {"first": f"({first},0)", "last": f"({first + BLOCKS},0)"}
+        yield sql.merge_from(_SLICE, parameters | part)
+
+
+def find_absent(vault_id: int, moment: Moment, *, as_of: datetime, part: str) -> tuple[int, int]:
+    """Live rows that the inventory lacks, kept for `remove`: how many are certainly gone, and how many are not.
+
+    Certain is what was known before `SETTLED`; what was seen since then, but not after the start, is doubtful.
+    """
+    _execute("DROP TABLE IF EXISTS inventory_absent")
+    _execute(
+        """
+        CREATE TEMP TABLE inventory_absent ON COMMIT DROP AS
+        SELECT o.key, o.size, o.doubtful, known.at < %(settled)s::timestamptz
+          AND (o.rival_at IS NULL OR o.rival_at < %(settled)s::timestamptz) AS certain
+        FROM indexing_remoteobject o
+        CROSS JOIN LATERAL (SELECT greatest(o.observed_at, %(floor)s::timestamptz,
+          CASE WHEN o.key <= %(cursor)s::text THEN %(scan)s::timestamptz END) AS at) known
+        WHERE o.vault_id = %(vault)s AND NOT o.tombstone AND known.at <= %(as_of)s::timestamptz
+          AND o.key >= %(part)s::text AND starts_with(o.key, %(part)s::text)
+          AND NOT EXISTS (SELECT FROM inventory_sorted s WHERE s.key = o.key)
+        """,
+        {
+            "vault": vault_id,
+            "part": part,
+            "floor": moment.snapshot_as_of,
+            "cursor": moment.scan_cursor,
+            "scan": moment.scan_started_at,
+            **_times(as_of),
+        },
+    )
+    gone, unsure = _row(
+        "SELECT count(*) FILTER (WHERE certain), count(*) FILTER (WHERE NOT certain) FROM inventory_absent"
+    )
+    return gone, unsure
+
+
+def remove(vault_id: int, moment: Moment, *, as_of: datetime, certain: bool) -> int:
+    """Tombstones for what is certainly gone, doubt for the rest; all is doubt unless `certain`. Returns the removed."""
+    removed: int = _one(
+        """
+        WITH gone AS (
+          UPDATE indexing_remoteobject o SET tombstone = true, doubtful = false, rival_at = NULL, size = 0, etag = '',
+            last_modified = NULL, storage_class = 'STANDARD', archive_status = '', restore = '',
+            restore_expires = NULL, version_id = '', sha256 = NULL, mtime_ns = NULL, source = 'inventory',
+            observed_at = greatest(o.observed_at, %(settled)s::timestamptz), revision = %(revision)s
+          FROM inventory_absent a WHERE o.vault_id = %(vault)s AND o.key = a.key AND a.certain AND %(certain)s
+          RETURNING a.size, a.doubtful),
+        unsure AS (
+          UPDATE indexing_remoteobject o SET doubtful = true, rival_at = %(as_of)s::timestamptz - interval '2 seconds',
+            revision = %(revision)s
+          FROM inventory_absent a
+          WHERE o.vault_id = %(vault)s AND o.key = a.key AND NOT (a.certain AND %(certain)s) AND NOT o.doubtful
+          RETURNING 1),
+        counted AS (
+          SELECT count(*) AS removed, coalesce(sum(size), 0) AS bytes, count(*) FILTER (WHERE doubtful) AS settled,
+            (SELECT count(*) FROM unsure) AS unsure FROM gone)
+        UPDATE indexing_indexstate SET object_count = object_count - removed, total_bytes = total_bytes - bytes,
+          doubtful_count = doubtful_count + unsure - settled
+        FROM counted WHERE vault_id = %(vault)s RETURNING removed
+        """,
+        {"vault": vault_id, "revision": moment.revision, "certain": certain, **_times(as_of)},
+    )
+    return removed
+
+
+def _times(as_of: datetime) -> dict[str, Any]:
+    return {"as_of": as_of, "settled": as_of - SETTLED}
+
+
+def _execute(statement: str, parameters: Any = None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+def _row(statement: str, parameters: Any = None) -> tuple[Any, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row: tuple[Any, ...] = cursor.fetchone()
+    return row
+
+
+def _one(statement: str, parameters: Any = None) -> Any:
+    return _row(statement, parameters)[0]
