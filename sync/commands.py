@@ -214,10 +214,8 @@ def ls(
         console.result({"vault": found.name, "entries": list(shown)})
         return
     for entry in shown:
-        console.line(
-            entry,
-            f"{entry['state']:<9}  {entry['size']:>14}  {entry['storage_class'] or '-':<12}  {printable(entry['path'])}",
-        )
+        facts = f"{entry['state']:<9}  {entry['size']:>14}  {entry['storage_class'] or '-':<12}"
+        console.line(entry, f"{facts}  {printable(entry['path'])}")
 
 
 @command(vault_app, "fetch", example="vh vault fetch photos 2026/trip 'raw/*.dng'")
