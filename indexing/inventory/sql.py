@@ -33,7 +33,8 @@ def prepare() -> None:
     _execute("DROP TABLE IF EXISTS inventory_staged, inventory_sorted")
     _execute("""
       CREATE TEMP TABLE inventory_staged (key text COLLATE "C" NOT NULL, etag text NOT NULL,
-        storage_class text NOT NULL, version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL, last_modified timestamptz)
+        storage_class text NOT NULL, version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL,
+        last_modified timestamptz)
     """)
 
 

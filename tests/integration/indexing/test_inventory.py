@@ -284,6 +284,7 @@ def test_too_many_bad_rows_are_refused(vault: Vault, vh: Vh) -> None:
         (b"PAR1....PAR1", (), "format_unsupported", "Parquet"),
         (b"ORC....", ("--schema", SCHEMA), "format_unsupported", "ORC"),
     ],
+    ids=(f"case {number}" for number in range(11)),
 )
 def test_damage_and_other_buckets_are_refused(
     vault: Vault, vh: Vh, *, body: bytes, options: tuple[str, ...], code: str, said: str
