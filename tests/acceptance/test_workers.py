@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 import redis
 
@@ -22,18 +25,53 @@ from tests.support.servers import S3Server
 pytestmark = pytest.mark.xdist_group("workers")
 
 WORKERS = ("control", "index", "transfer")
-PATIENCE_SECONDS = 50
+OWN = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "SECRET_KEY", "SALT_KEY")
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
+def environment() -> Iterator[dict[str, str]]:
+    """Of processes with servers of their own."""
     scratch = Path(tempfile.mkdtemp(prefix="vaulthalla-workers-"))
     # The servers do not run as root, so they must be able to pass through.
     scratch.chmod(0o711)
-    yield scratch / "home"
-    own = {n: v for n, v in os.environ.items() if n not in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")}
-    subprocess.run([VH, "down"], env={**own, "VAULTHALLA_HOME": str(scratch / "home")}, check=False)
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
+    one_each = {"VAULTHALLA_CONTROL": "1", "VAULTHALLA_INDEX": "1", "VAULTHALLA_TRANSFER": "1"}
+    own = {**inherited, **one_each, "VAULTHALLA_HOME": str(scratch / "home")}
+    yield own
+    subprocess.run([VH, "down"], env=own, stdout=subprocess.DEVNULL, check=False)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Asked directly: the processors are for the workers."""
+
+    database: str
+    broker: str
+
+    def ask(self, statement: str, *values: object) -> list[Any]:
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            answer = connection.execute(statement, values)
+            return answer.fetchall() if answer.description else []
+
+    def hasten(self, task: str) -> None:
+        """Makes a tick due as soon as beat starts, as if it had been away for a day."""
+        self.ask(
+            "UPDATE django_celery_beat_periodictask SET last_run_at = now() - interval '1 day' WHERE task = %s", task
+        )
+
+    def forget_messages(self) -> None:
+        with redis.Redis.from_url(self.broker) as broker:
+            broker.flushall()
+
+
+@pytest.fixture(scope="module")
+def servers(environment: dict[str, str]) -> Servers:
+    subprocess.run([VH, "vault", "list"], env=environment, stdout=subprocess.DEVNULL, check=True)
+    answer = subprocess.run([VH, "status", "--json"], env=environment, stdout=subprocess.PIPE, check=True)
+    found = json.loads(answer.stdout)
+    return Servers(found["postgresql"]["url"], found["valkey"]["url"])
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +81,18 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def world(home: Path, server: S3Server, tmp_path: Path) -> Iterator[World]:
+def world(environment: dict[str, str], server: S3Server, tmp_path: Path) -> Iterator[World]:
     with Proxy(server.endpoint) as proxy:
-        bucket = f"b-{uuid4().hex[:12]}"
+        home, bucket = Path(environment["VAULTHALLA_HOME"]), f"b-{uuid4().hex[:12]}"
         world = World(home=home, root=tmp_path / "photos", server=server, proxy=proxy, bucket=bucket)
         world.create("--disable")
         yield world
 
 
 @pytest.fixture(scope="module")
-def processes(home: Path) -> Iterator[Processes]:
+def processes(environment: dict[str, str], servers: Servers) -> Iterator[Processes]:
     """One pool for all tests here: starting takes seconds."""
-    inherited = World(home=home, root=home, server=None, proxy=None, bucket="").variables  # type: ignore[arg-type]
-    one_each = {"VAULTHALLA_CONTROL": "1", "VAULTHALLA_INDEX": "1", "VAULTHALLA_TRANSFER": "1"}
-    with Processes(environment={**inherited, **one_each}) as processes:
+    with Processes(environment=environment) as processes:
         yield processes
 
 
@@ -64,78 +100,80 @@ def files(count: int) -> dict[str, bytes]:
     return {f"dir/{number}.txt": b"x" * number for number in range(count)}
 
 
-def newest(world: World) -> Any:
-    runs = world.expect(0, "vault", "sync", "history", world.name, "--limit", "1")["runs"]
-    return runs[0] if runs else {"status": None, "run": None}
+RUNS = """
+SELECT r.result FROM work_run r JOIN vaults_vault v ON v.id = r.vault_id
+ WHERE v.name = %s AND r.trigger = %s AND r.status = 'success' ORDER BY r.id
+"""
+DUE = """
+UPDATE vaults_syncpolicy SET enabled = true, next_sync_at = now(), interval_seconds = 86400
+ WHERE vault_id = (SELECT id FROM vaults_vault WHERE name = %s)
+"""
+TRANSFERS = """
+SELECT c.status, c.items_done, c.attempts FROM work_chunk c JOIN work_run r ON r.id = c.run_id
+  JOIN vaults_vault v ON v.id = r.vault_id WHERE v.name = %s AND c.kind = 'sync.transfer'
+"""
 
 
-def ended(world: World, status: str = "success") -> Any:
-    """The newest run, once it is over."""
-    run = wait_for(lambda: (run := newest(world))["status"] == status and run, seconds=PATIENCE_SECONDS)
+def uploaded(world: World, servers: Servers, *, trigger: str = "manual", runs: int = 1) -> int:
+    """What the last of so many runs uploaded, once they have succeeded."""
+
+    def succeeded() -> list[Any]:
+        found = servers.ask(RUNS, world.name, trigger)
+        return found if len(found) == runs else []
+
+    result = wait_for(succeeded, seconds=PATIENCE_SECONDS)[-1][0]
     assert world.files() == world.objects()
-    return run
+    return int(result["operations"]["upload"])
 
 
-def hasten(world: World, task: str) -> None:
-    """Makes a tick due at once, as if beat had been away for a day."""
-    with world.database() as connection:
-        connection.execute(
-            "UPDATE django_celery_beat_periodictask SET last_run_at = now() - interval '1 day' WHERE task = %s", [task]
-        )
-        connection.execute("UPDATE django_celery_beat_periodictasks SET last_update = now()")
-
-
-def forget_messages(world: World) -> None:
-    with redis.Redis.from_url(world.status()["valkey"]["url"]) as broker:
-        broker.flushall()
-
-
-def test_workers_alone_finish_a_detached_sync(world: World, processes: Processes) -> None:
+def test_workers_alone_finish_a_detached_sync(world: World, servers: Servers, processes: Processes) -> None:
     processes.ensure(*WORKERS)
     world.write(files(30))
     run = world.expect(0, "vault", "sync", world.name, "--detach")
     assert run["operations"]["upload"] == 0
-    assert ended(world)["operations"]["upload"] == 30
+    assert uploaded(world, servers) == 30
     world.ledger_is_exact()
 
 
-def test_beat_starts_a_vault_that_is_due(world: World, processes: Processes) -> None:
-    world.write(files(3))
-    world.expect(0, "vault", "sync", "set", world.name, "--enable", "--interval", "1d")
+def test_beat_starts_a_due_vault_though_the_broker_was_emptied_under_it(
+    world: World, servers: Servers, processes: Processes
+) -> None:
     processes.stop(*({"beat"} & set(processes.running)))
-    hasten(world, "sync.due")
+    servers.ask(DUE, world.name)
+    servers.hasten("sync.due")
     processes.ensure(*WORKERS, "beat")
-    run = ended(world)
-    assert (run["trigger"], run["operations"]["upload"]) == ("schedule", 3)
+    assert uploaded(world, servers, trigger="schedule") == 0
+    # Whoever is up knows queues that vanish now, and nobody else speaks to the broker from here on.
+    servers.forget_messages()
+    world.write(files(6))
+    servers.ask(DUE, world.name)
+    assert uploaded(world, servers, trigger="schedule", runs=2) == 6
 
 
-def test_losing_every_message_loses_no_work(world: World, processes: Processes) -> None:
+def test_losing_every_message_loses_no_work(world: World, servers: Servers, processes: Processes) -> None:
     processes.stop()
     world.write(files(10))
     world.expect(0, "vault", "sync", world.name, "--detach")
-    forget_messages(world)
-    hasten(world, "work.sweep")
+    servers.forget_messages()
+    servers.hasten("work.sweep")
     processes.ensure(*WORKERS, "beat")
-    assert ended(world)["operations"]["upload"] == 10
+    assert uploaded(world, servers) == 10
 
 
-def test_a_worker_told_to_end_in_a_chunk_gives_it_back(world: World, processes: Processes) -> None:
+def test_a_worker_told_to_end_in_a_chunk_gives_it_back(world: World, servers: Servers, processes: Processes) -> None:
     processes.ensure(*WORKERS)
     world.write(files(60))
     world.proxy.add(Fault(action="delay", request_class="put", seconds=0.3, times=1000))
     world.expect(0, "vault", "sync", world.name, "--detach")
     wait_for(lambda: world.proxy.counts.requests["put"] >= 5, seconds=PATIENCE_SECONDS)
     assert processes.stop("transfer") == {"transfer": 0}
-    with world.database() as connection:
-        chunks = connection.execute(
-            "SELECT status, items_done, attempts FROM work_chunk WHERE kind = 'sync.transfer' AND run_id = %s",
-            [int(newest(world)["run"])],
-        ).fetchall()
+    chunks = servers.ask(TRANSFERS, world.name)
     # Nobody holds it, something was done, and nothing was held against it.
     assert {(status, attempts) for status, _, attempts in chunks} == {("pending", 0)}
     assert sum(done for _, done, _ in chunks) > 0
-    processes.ensure("transfer")
-    hasten(world, "work.sweep")
-    processes.ensure("beat")
-    assert ended(world)["operations"]["upload"] == 60
+    world.proxy.heal()
+    processes.stop(*({"beat"} & set(processes.running)))
+    servers.hasten("work.sweep")
+    processes.ensure("transfer", "beat")
+    assert uploaded(world, servers) == 60
     world.ledger_is_exact()
