@@ -86,8 +86,9 @@ def create(vh: Vh, tmp_path: Path) -> CreateVault:
             return Vault(vh=vh, name=name, root=root, replica=replica)
         bucket = bucket or Bucket(server=stage.server, name=f"b-{uuid4().hex[:12]}").create()
         where = ("--root", str(root), "--api-key", stage.key, "--bucket", bucket.name)
-        vh.run("vault", "create", name, "--s3", *where, *options, code=0)
+        made = vh.run("vault", "create", name, "--s3", *where, *options, code=0).json
         stage.proxy.reset()
-        return Vault(vh=vh, name=name, root=root, bucket=bucket, proxy=stage.proxy)
+        proven = made["conditional"]
+        return Vault(vh=vh, name=name, root=root, bucket=bucket, proxy=stage.proxy, proven=proven)
 
     return create

@@ -64,6 +64,13 @@ class Vh:
         assert code is None or result.code == code, f"{command}: {result.code}\n{result.out}\n{result.err}"
         return result
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command in the background."""
+        command = [VH, *arguments, "--json"]
+        return subprocess.Popen(
+            command, env=self._variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
     def refused(self, *arguments: str, stdin: str = "") -> Any:
         """The error of a command that must be refused as a whole: nothing on stdout, one document on stderr."""
         result = self.run(*arguments, code=2, stdin=stdin)
@@ -134,6 +141,7 @@ class Vault:
     bucket: Bucket | None = None
     proxy: Proxy | None = None
     replica: Path | None = None
+    proven: dict[str, bool] = field(default_factory=dict)
 
     def vault(self, *arguments: str, code: int = 0) -> Any:
         """`vh vault sync <arguments[0]> NAME …` and the like: the name is put behind the subcommand."""

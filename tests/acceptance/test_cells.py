@@ -143,9 +143,8 @@ def assert_nothing_done(run: dict[str, Any], expected: Expected) -> None:
 def requests(expected: Expected, vault: Vault, policy: str) -> dict[str, int]:
     """By class, what the outcomes cost, and a HEAD for each time that has to be asked for."""
     done = expected.operations
-    proven = vault.vault("info")["conditional"]
-    heads = 0 if proven["put"] else done["upload"]
-    heads += 0 if proven["delete"] else done["delete_remote"]
+    heads = 0 if vault.proven["put"] else done["upload"]
+    heads += 0 if vault.proven["delete"] else done["delete_remote"]
     if policy == "keep_newest":
         heads += sum(asked(cell.path, expected.cells[cell.path]) for cell in CELLS)
     counts = {"list": 1, "head": heads, "put": done["upload"], "get": done["download"]}

@@ -1,0 +1,123 @@
+"""What cannot be done is refused as a whole: exit 2, one error with code, message and remedy, nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import CreateVault, Stage
+from tests.acceptance.driver import Vault, Vh
+from tests.support.servers import free_port
+
+# Arguments behind `vh vault sync`, VAULT for the vault's name; the code, and what the message must name.
+REFUSED = (
+    (("run", "nobody"), "not_found", "nobody"),
+    (("info", "nobody"), "not_found", "nobody"),
+    (("set", "VAULT"), "invalid_value", "no sync settings"),
+    (("set", "VAULT", "--interval", "soon"), "invalid_value", "--interval"),
+    (("set", "VAULT", "--s3-budget-download-bytes", "10X"), "invalid_value", "--s3-budget-download-bytes"),
+    (("set", "VAULT", "--s3-budget-put", "-1"), "invalid_value", "--s3-budget-put"),
+    (("set", "VAULT", "--on-sync-conflict", "overwrite"), "invalid_value", "--on-sync-conflict"),
+    (("set", "VAULT", "--max-delete", "101%"), "invalid_value", "--max-delete"),
+    (("set", "VAULT", "--interval", "1h", "--strategy", "hoard"), "invalid_value", "--strategy"),
+    (("set", "VAULT", "--no-such-option"), "usage", "--no-such-option"),
+    (("resolve", "VAULT", "1"), "invalid_value", "--keep-local"),
+    (("resolve", "VAULT", "999999", "--keep-local"), "not_found", "999999"),
+    (("resolve", "VAULT", "--all", "--keep-local", "--keep-remote"), "invalid_value", "exactly"),
+    (("history", "VAULT", "--limit", "0"), "usage", "--limit"),
+    (("cancel", "VAULT", "--run", "999999"), "not_found", "999999"),
+)
+
+
+def snapshot(vault: Vault) -> Any:
+    """All that a refused command could have changed."""
+    runs = vault.vault("history")["runs"]
+    info = vault.vault("info")
+    del info["index"]["why"]  # tells the age in words
+    return info, runs, vault.vh.run("vault", "list", code=0).json["vaults"], vault.files()
+
+
+def test_refusals_change_nothing(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync")
+    vault.write("file", b"body")
+    vault.sync()
+    before = snapshot(vault)
+    for arguments, code, named in REFUSED:
+        words = [vault.name if word == "VAULT" else word for word in arguments]
+        error = vault.vh.refused("vault", "sync", *words)
+        assert (error["code"], named in error["message"] + error["remedy"]) == (code, True), (words, error)
+        assert error["remedy"], words
+    assert snapshot(vault) == before
+
+
+def test_bucket_options_do_not_fit_directories(vh: Vh, create: CreateVault) -> None:
+    vault = create(None)
+    before = snapshot(vault)
+    for option in (("--s3-budget-put", "5"), ("--strategy", "mirror"), ("--on-sync-conflict", "keep_newest")):
+        error = vh.refused("vault", "sync", "set", vault.name, *option)
+        assert error["code"] in ("not_for_local_vaults", "invalid_value")
+        assert option[0] in error["message"]
+    assert vh.refused("vault", "fetch", vault.name, "file")["code"] == "not_for_local_vaults"
+    assert snapshot(vault) == before
+
+
+@pytest.mark.parametrize("why", ["missing", "a file", "inside a root", "inside the home"])
+def test_roots_that_cannot_be(vh: Vh, roto: Stage, create: CreateVault, tmp_path: Path, why: str) -> None:
+    other = create(None)
+    places = {
+        "missing": tmp_path / "missing",
+        "a file": tmp_path / "file",
+        "inside a root": other.root / "below",
+        "inside the home": vh.home / "below",
+    }
+    root = places[why]
+    if why == "a file":
+        root.write_bytes(b"")
+    elif why != "missing":
+        root.mkdir()
+    before = vh.run("vault", "list", code=0).json
+    where = ("--root", str(root), "--api-key", roto.key, "--bucket", "any-bucket")
+    error = vh.refused("vault", "create", f"v-{why.replace(' ', '-')}", "--s3", *where)
+    assert error["code"] in ("root_unusable", "root_overlap")
+    assert str(root) in error["message"]
+    assert error["remedy"]
+    assert vh.run("vault", "list", code=0).json == before
+    assert not (root / ".vaulthalla").exists()
+    if root.is_dir():
+        root.rmdir()
+
+
+def test_stores_that_cannot_be_reached(vh: Vh, roto: Stage, tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    keys = vh.run("api-key", "list", code=0).json
+    error = vh.refused("api-key", "create", "nowhere", "--provider", "other", "--endpoint", nowhere)
+    assert nowhere.removeprefix("http://") in error["message"]
+    assert error["remedy"]
+    assert vh.run("api-key", "list", code=0).json == keys
+    vaults = vh.run("vault", "list", code=0).json
+    root = tmp_path / "root"
+    root.mkdir()
+    where = ("--root", str(root), "--api-key", roto.key, "--bucket", "no-such-bucket")
+    error = vh.refused("vault", "create", "bucketless", "--s3", *where)
+    assert "no-such-bucket" in error["message"]
+    assert error["remedy"]
+    assert vh.run("vault", "list", code=0).json == vaults
+    assert not (root / ".vaulthalla").exists()
+
+
+def test_wrong_credentials(vh: Vh, roto: Stage) -> None:
+    keys = vh.run("api-key", "list", code=0).json
+    strange = ("--access", "nobody", "--secret-stdin")
+    result = vh.run(
+        *("api-key", "create", "wrong", "--provider", "other", "--endpoint", roto.proxy.endpoint, *strange),
+        stdin="wrong-secret\n",
+    )
+    if result.code == 0:
+        vh.run("api-key", "delete", "wrong", "--yes", code=0)
+        pytest.skip("this server takes any credentials")
+    assert result.error["code"]
+    assert result.error["remedy"]
+    assert "wrong-secret" not in result.out + result.err
+    assert vh.run("api-key", "list", code=0).json == keys

@@ -1,0 +1,244 @@
+"""What stops a sync before it does harm: too many deletes, a root that is not there, a budget that is spent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import CreateVault, Stage
+from tests.acceptance.driver import Bucket, Vault
+
+MIB = 2**20
+LIST_EACH_TIME = ("--max-remote-index-age", "0")
+
+
+def some(number: int) -> dict[str, bytes]:
+    return {f"file {n:02}": f"body {n}".encode() for n in range(number)}
+
+
+def synced(vault: Vault, files: dict[str, bytes]) -> dict[str, bytes]:
+    for path, body in files.items():
+        vault.write(path, body)
+    assert vault.sync()["operations"]["upload"] == len(files)
+    return files
+
+
+def stalled(run: dict[str, Any], code: str, remedy: str) -> None:
+    assert run["status"] == "stalled"
+    assert run["stall"]["code"] == code
+    assert run["stall"]["reason"]
+    assert remedy in run["stall"]["remedy"]
+
+
+def done(run: dict[str, Any]) -> dict[str, int]:
+    return {name: count for name, count in run["operations"].items() if count}
+
+
+# --- deletes
+
+
+def test_most_of_one_side_is_not_deleted_without_leave(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", *LIST_EACH_TIME)
+    assert vault.bucket is not None
+    files = synced(vault, some(20))
+    for path in list(files)[:11]:
+        (vault.root / path).unlink()
+    stalled(vault.sync(code=3), "delete_guard", f"vh vault sync {vault.name} --allow-deletes")
+    assert vault.bucket.objects() == files
+    assert vault.sync("--allow-deletes")["operations"]["delete_remote"] == 11
+    assert vault.bucket.objects() == vault.files()
+    # The other side is guarded alike, by the share that the policy names.
+    vault.vh.run("vault", "sync", "set", vault.name, "--max-delete", "3", code=0)
+    vault.out_of_doubt()
+    for path in list(files)[11:15]:
+        vault.bucket.delete(path)
+    stalled(vault.sync(code=3), "delete_guard", f"vh vault sync {vault.name} --allow-deletes")
+    assert len(vault.files()) == 9
+    vault.vh.run("vault", "sync", "set", vault.name, "--max-delete", "4", code=0)
+    run = vault.sync()
+    assert done(run) == {"delete_local": 4}
+    assert vault.trash(run) == {path: files[path] for path in list(files)[11:15]}
+
+
+def test_a_change_of_strategy_never_turns_lost_bodies_into_deletes(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "cache")
+    assert vault.bucket is not None
+    files = synced(vault, some(4))
+    evicted = vault.vh.run("vault", "evict", vault.name, "file 00", code=0).json
+    assert evicted == {"vault": vault.name, "evicted": 1, "bytes": 6, "kept": 0}
+    # One that a cache lost without being asked, and no sync saw it.
+    (vault.root / "file 01").unlink()
+    vault.vh.run("vault", "sync", "set", vault.name, "--strategy", "sync", code=0)
+    stalled(vault.sync(code=3), "delete_guard", "--allow-deletes")
+    assert vault.bucket.objects() == files
+    vault.vh.run("vault", "sync", "set", vault.name, "--strategy", "cache", code=0)
+    assert vault.sync()["operations"]["index_only"] == 2
+    vault.vh.run("vault", "sync", "set", vault.name, "--strategy", "sync", code=0)
+    assert done(vault.sync()) == {"download": 2}
+    assert vault.files() == vault.bucket.objects() == files
+
+
+def test_a_vault_pointed_at_another_bucket_deletes_nothing(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync")
+    assert vault.bucket is not None
+    files = synced(vault, some(3))
+    other = Bucket(server=roto.server, name=f"{vault.bucket.name}-2").create()
+    other.put("file 00", files["file 00"])
+    other.put("of its own", b"new")
+    vault.vh.run("vault", "update", vault.name, "--bucket", other.name, code=0)
+    run = vault.sync()
+    assert done(run) == {"upload": 2, "download": 1, "converge": 1}
+    assert vault.files() == other.objects() == {**files, "of its own": b"new"}
+    assert vault.bucket.objects() == files
+
+
+# --- the root
+
+
+def test_without_its_root_a_vault_does_nothing(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", *LIST_EACH_TIME)
+    assert vault.bucket is not None
+    files = synced(vault, some(3))
+    away = vault.root.with_name("away")
+    vault.root.rename(away)
+    for is_there in (False, True):
+        if is_there:
+            vault.root.mkdir()
+        run = vault.sync(code=3)
+        stalled(run, "root_missing", f"vh vault update {vault.name} --root {vault.root} --adopt")
+        assert not any(run["requests"].values())
+    assert vault.bucket.objects() == files
+    # The marker alone is not enough: what held files is empty now.
+    shutil.copytree(away / ".vaulthalla", vault.root / ".vaulthalla")
+    run = vault.sync(code=3)
+    stalled(run, "root_missing", f"vh vault sync {vault.name} --allow-deletes")
+    assert vault.bucket.objects() == files
+    shutil.rmtree(vault.root)
+    away.rename(vault.root)
+    assert done(vault.sync()) == {}
+
+
+def test_a_cache_may_be_emptied(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "cache")
+    assert vault.bucket is not None
+    files = synced(vault, some(12))
+    for path in files:
+        (vault.root / path).unlink()
+    assert done(vault.sync()) == {"index_only": 12}
+    assert vault.bucket.objects() == files
+
+
+# --- request budgets
+
+
+@pytest.mark.parametrize("request_class", ["put", "get", "delete"])
+def test_a_limit_of_n_allows_exactly_n(roto: Stage, create: CreateVault, request_class: str) -> None:
+    vault = create(roto, "--strategy", "sync", f"--s3-budget-{request_class}", "3", *LIST_EACH_TIME)
+    assert vault.bucket is not None
+    prepare(vault, request_class)
+    action = {"put": "upload", "get": "download", "delete": "delete_remote"}[request_class]
+    run = vault.sync(code=3)
+    stalled(run, f"budget_{request_class}", f"vh vault sync set {vault.name} --s3-budget-{request_class} ")
+    assert vault.seen()[request_class] == run["requests"][request_class] == 3
+    assert done(run) == {action: 3}
+    # Each run has the budget again, and goes on where the last one stopped.
+    run = vault.sync()
+    assert done(run) == {action: 2}
+    assert vault.files() == vault.bucket.objects()
+    assert done(vault.sync()) == {}
+
+
+def prepare(vault: Vault, request_class: str) -> None:
+    assert vault.bucket is not None
+    if request_class == "get":
+        for path, body in some(5).items():
+            vault.bucket.put(path, body)
+        return
+    for path, body in some(5).items():
+        vault.write(path, body)
+    if request_class == "delete":
+        vault.write("stays", b"so that the root is not empty")
+        vault.sync()
+        for path in some(5):
+            (vault.root / path).unlink()
+
+
+def test_over_the_byte_limit_no_body_is_begun(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", "--s3-budget-download-bytes", "20")
+    assert vault.bucket is not None
+    vault.write("goes up", b"whatever")
+    for number in range(3):
+        vault.bucket.put(f"comes down {number}", b"x" * 7)
+    run = vault.sync(code=3)
+    stalled(run, "budget_download_bytes", f"vh vault sync set {vault.name} --s3-budget-download-bytes 21")
+    assert vault.seen()["get"] == vault.seen()["downloaded_bytes"] == 0
+    assert done(run) == {"upload": 1}
+    vault.vh.run(*run["stall"]["remedy"].split()[1:], code=0)
+    assert done(vault.sync()) == {"download": 3}
+    assert vault.files() == vault.bucket.objects()
+
+
+def test_a_listing_needs_a_finite_budget_that_covers_it(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", "--s3-budget-list", "unlimited")
+    vault.write("file", b"body")
+    for _ in range(2):
+        run = vault.sync(code=3)
+        stalled(run, "index_missing", f"vh vault sync reconcile {vault.name} --allow-list-scan")
+        assert not any(run["requests"].values())
+    error = vault.vh.refused("vault", "sync", "reconcile", vault.name)
+    assert "--allow-list-scan" in error["remedy"]
+    vault.vault("reconcile", "--allow-list-scan")
+    assert done(vault.sync()) == {"upload": 1}
+    # Unlimited is not a leave to list an old index anew, either.
+    vault.vh.run("vault", "sync", "set", vault.name, *LIST_EACH_TIME, code=0)
+    run = vault.sync(code=3)
+    stalled(run, "index_stale", f"vh vault sync reconcile {vault.name} --allow-list-scan")
+    assert not any(run["requests"].values())
+
+
+# --- what is not sent twice, or not at all
+
+
+def test_a_renamed_file_is_copied_on_the_server(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", "--s3-budget-copy", "1")
+    assert vault.bucket is not None
+    large, larger, small = os.urandom(MIB), os.urandom(MIB + 1), b"small"
+    synced(vault, {"large": large, "larger": larger, "small": small, "stays": b"x"})
+    metadata = vault.bucket.head("large")["Metadata"]
+    (vault.root / "moved").mkdir()
+    for name in ("large", "small"):
+        (vault.root / name).rename(vault.root / "moved" / name)
+    run = vault.sync()
+    assert done(run) == {"copy": 1, "upload": 1, "delete_remote": 2}
+    assert run["bytes"]["up"] == len(small)
+    assert vault.bucket.head("moved/large")["Metadata"] == metadata
+    assert vault.files() == vault.bucket.objects()
+    # Without a budget for copies it is an upload.
+    vault.vh.run("vault", "sync", "set", vault.name, "--s3-budget-copy", "0", code=0)
+    (vault.root / "larger").rename(vault.root / "moved" / "larger")
+    assert done(vault.sync()) == {"upload": 1, "delete_remote": 1}
+    assert vault.files() == vault.bucket.objects()
+
+
+def test_archived_objects_wait_for_their_restore(moto: Stage, create: CreateVault) -> None:
+    vault = create(moto, "--strategy", "sync", *LIST_EACH_TIME)
+    assert vault.bucket is not None
+    vault.bucket.put("cold", b"in the archive", StorageClass="GLACIER")
+    vault.bucket.put("deep", b"deeper", StorageClass="DEEP_ARCHIVE")
+    vault.bucket.put("warm", b"at hand", StorageClass="STANDARD_IA")
+    run = vault.sync()
+    assert done(run) == {"download": 1, "archive_skipped": 2}
+    assert run["skipped"] == {"needs_restore": 2}
+    assert run["requests"]["get"] == 1
+    vault.bucket.client.restore_object(Bucket=vault.bucket.name, Key="cold", RestoreRequest={"Days": 1})
+    if 'ongoing-request="true"' in vault.bucket.head("cold").get("Restore", ""):
+        pytest.skip("this server does not finish a restore")
+    run = vault.sync()
+    assert done(run) == {"download": 1, "archive_skipped": 1}
+    assert vault.files() == {"cold": b"in the archive", "warm": b"at hand"}
+    run = vault.measured("vault", "fetch", vault.name, "deep")
+    assert done(run) == {"archive_skipped": 1}
+    assert run["requests"]["get"] == 0
