@@ -12,7 +12,7 @@ from sync.decide import Action
 from sync.models import Operation, OperationStatus
 from sync.root import open_root
 from sync.start import next_sync_at
-from vaulthalla.errors import Stall, VaulthallaError
+from vaulthalla.errors import Stall, StallCode, VaulthallaError
 from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work.engine import Lease, handler, on_run_finished, record_error
 from vaulthalla.work.models import SYNC_LIKE, Run, RunKind, RunStatus
@@ -51,6 +51,9 @@ def finish(lease: Lease) -> None:
         raise AssertionError("a sync without a vault")
     with lease.commit():
         sql.execute(sql.CLOSE_CONFLICTS, (vault.pk,))
+        if run.stall_code == StallCode.STORE_UNAVAILABLE:
+            # The stall tells why, once.
+            sql.execute(sql.PARK_UNREACHED, (run.pk,))
         run.result = {**run.result, **summary(run)}
         run.save(update_fields=["result"])
         failures = run.result["failures"]

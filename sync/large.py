@@ -31,6 +31,14 @@ PARALLEL_PARTS = 4
 MOST_CORRUPT_PARTS = 3
 
 
+class Unfinished(Exception):
+    """A body stopped on its way, to be gone on with when that is paid for; the parts it has are kept."""
+
+    def __init__(self, refused: RequestClass | None = None) -> None:
+        super().__init__()
+        self.refused = refused
+
+
 @dataclass(slots=True, kw_only=True)
 class BigBody:
     """A `Transfer` row in memory. Helper threads add parts; the main thread stores it while `dirty`.
@@ -51,6 +59,7 @@ class BigBody:
     refused: RequestClass | None = None
     stale_upload: str = ""
     dirty: bool = True
+    corrupt: int = 0
 
     @property
     def missing(self) -> list[int]:
@@ -139,14 +148,14 @@ def download_ranges(
 
     def one(number: int) -> None:
         offset, length = body.span(number)
-        for attempt in range(1, MOST_CORRUPT_PARTS + 1):
-            try:
-                target: Any = _At(file.fileno(), offset)
-                seen.append(store.get(path, target, offset=offset, length=length, if_match=etag))
-                break
-            except BodyCorrupt:
-                if attempt == MOST_CORRUPT_PARTS:
-                    raise
+        try:
+            target: Any = _At(file.fileno(), offset)
+            seen.append(store.get(path, target, offset=offset, length=length, if_match=etag))
+        except BodyCorrupt:
+            body.corrupt += 1
+            if body.corrupt == MOST_CORRUPT_PARTS:
+                raise
+            raise Unfinished from None
         # What is remembered as here must be, also after a power cut.
         os.fdatasync(file.fileno())
         body.kept(number, "1")

@@ -23,7 +23,7 @@ from budgets.meter import Pot
 from sync.costs import MIB, MULTIPART_FROM, RANGES_FROM
 from sync.decide import WORK, Action, Decision, Local, Remote, Rules, Sides, decide
 from sync.fingerprint import Fingerprint, fingerprint
-from sync.large import BigBody, download_ranges, upload_parts
+from sync.large import BigBody, Unfinished, download_ranges, upload_parts
 from sync.models import Direction, OperationStatus
 from sync.paths import conflict_name
 from sync.record import Ledger, content_of
@@ -81,6 +81,7 @@ class Operation:
     cost: Requests = field(default_factory=Requests)
     pot: Pot | None = None
     surprises: int = 0
+    corrupt: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,14 +101,6 @@ class Outcome:
 
 
 Side = TypeVar("Side")
-
-
-class Unfinished(Exception):
-    """A large body stopped between two parts, because time or the allotment is up; its parts are kept."""
-
-    def __init__(self, refused: RequestClass | None) -> None:
-        super().__init__()
-        self.refused = refused
 
 
 @dataclass(kw_only=True)
@@ -323,7 +316,8 @@ class Workshop:
                 condition=ABSENT,
             )
         except (ObjectArchived, *SURPRISES):
-            return self._upload(operation, sides, ledger)
+            operation.action, operation.cost = Action.UPLOAD, Requests()
+            raise Unfinished from None
         info = _own(sides.path, local, written, source.storage_class, mtime_ns=source.mtime_ns)
         ledger.written.append(info)
         ledger.agree(sides.path, local, remote_of(info), local.sha256)
@@ -360,13 +354,15 @@ class Workshop:
             if done is None:
                 raise Unfinished(body.refused)
             return self._checked(operation.path, remote, *done)
-        for attempt in range(1, MOST_CORRUPT_BODIES + 1):
-            try:
-                return self._fetch_once(operation.path, remote)
-            except BodyCorrupt:
-                if attempt == MOST_CORRUPT_BODIES:
-                    raise
-        raise AssertionError("unreachable")
+        try:
+            return self._fetch_once(operation.path, remote)
+        except BodyCorrupt:
+            operation.corrupt += 1
+            if operation.corrupt == MOST_CORRUPT_BODIES:
+                raise
+            # What came is spent: the next try is paid for as a whole.
+            operation.cost = Requests()
+            raise Unfinished from None
 
     def _fetch_once(self, path: str, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
         file, staged = self.tree.stage(path)

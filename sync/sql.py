@@ -185,6 +185,10 @@ SELECT %s, ordinal, path, action, reason, size, planned, 'pending', source, prog
 """
 RENAMED = "SELECT planned FROM sync_operation WHERE run_id = %s AND action = 'copy' ORDER BY ordinal"
 PARK = "UPDATE sync_operation SET status = 'parked', reason = %s WHERE run_id = %s AND action = ANY(%s)"
+PARK_UNREACHED = """
+UPDATE sync_operation SET status = 'parked', reason = 'store_unavailable'
+ WHERE run_id = %s AND status = 'failed' AND reason LIKE 'store_unavailable:%%'
+"""
 # What a download or a hash taught about local files; a scan meets the same row again unchanged.
 PUT_LOCAL = """
 INSERT INTO sync_localfile
