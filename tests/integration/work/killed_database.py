@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from uuid import uuid4
 
 import django
@@ -12,7 +13,15 @@ from vaulthalla import embedded
 
 
 def kill_database() -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        own = cursor.fetchone()
     os.kill(embedded.status()["postgresql"]["pid"], signal.SIGKILL)
+    # A session may outlive its server for a moment, and commit.
+    with suppress(ProcessLookupError):
+        os.kill(own[0], signal.SIGKILL)
 
 
 def main() -> None:
