@@ -303,6 +303,15 @@ class World:
         self.check_budget(run)
         return run
 
+    def limit(self, **limits: int | None) -> None:
+        """What each of the following syncs may spend, by class; without arguments the default again."""
+        policy = SyncPolicy.objects.get(vault=self.vault)
+        for name in RequestClass:
+            default = SyncPolicy._meta.get_field(f"budget_{name.field}").default
+            setattr(policy, f"budget_{name.field}", limits.get(name.field, default))
+        policy.save()
+        self.log.append(f"limits {limits}")
+
     @staticmethod
     def operations(run: Run) -> dict[str, int]:
         return {name: count for name, count in run.result.get("operations", {}).items() if count}
