@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import redis
 
 from tests.support.proxy import Proxy
 from tests.support.servers import ACCESS_KEY, SECRET, S3Server
@@ -93,10 +94,13 @@ class World:
     def sync(self, code: int = 0) -> Any:
         return self.expect(code, "vault", "sync", self.name)
 
-    def begin_sync(self, *options: str) -> subprocess.Popen[str]:
+    def begin_sync(self) -> subprocess.Popen[str]:
         """A sync in the background; end it with `finish`."""
+        return self.begin("vault", "sync", self.name)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [VH, "vault", "sync", self.name, *options, "--json"],
+            [VH, *arguments, "--json"],
             env=self.variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -191,12 +195,35 @@ class World:
         url = self.status()["postgresql"]["url"]
         return psycopg.connect(url, autocommit=True)
 
-    def lapse(self) -> int:
-        """A minute passes: leases of the dead end. Only once whoever held them is dead."""
+    def ask(self, statement: str, *parameters: Any) -> list[Any]:
         with self.database() as connection:
-            return connection.execute(
-                "UPDATE work_chunk SET lease_until = now() - interval '1 s' WHERE status = 'running'"
-            ).rowcount
+            return connection.execute(statement, parameters).fetchall()
+
+    def lapse(self, pid: int) -> None:
+        """A minute passes for the leases of a process. Only once it is dead, or asleep."""
+        self.ask(
+            "UPDATE work_chunk SET lease_until = now() - interval '1 s'"
+            " WHERE status = 'running' AND worker LIKE %s RETURNING id",
+            f"%:{pid}",
+        )
+
+    def working(self, pid: int) -> bool:
+        """Whether a process holds a chunk of a transfer."""
+        held = "SELECT FROM work_chunk WHERE status = 'running' AND kind = 'sync.transfer' AND worker LIKE %s"
+        return bool(self.ask(held, f"%:{pid}"))
+
+    def running(self) -> int:
+        return len(self.ask("SELECT FROM work_chunk WHERE status = 'running'"))
+
+    def parts(self, path: str) -> int:
+        """How many parts of a large body are on record."""
+        rows = self.ask("SELECT parts FROM sync_transfer WHERE path = %s", path)
+        return len(rows[0][0]) if rows else 0
+
+    def flush_broker(self) -> None:
+        url = self.status()["valkey"]["url"]
+        with redis.Redis.from_url(url) as broker:
+            broker.flushall()
 
 
 def helpers_of(world: World) -> list[int]:
