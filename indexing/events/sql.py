@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from psycopg import Cursor
 
 from indexing import arrays
 from indexing.order import Known
@@ -45,15 +46,17 @@ def known(vault_id: int, keys: Sequence[str]) -> dict[str, Known]:
       SELECT o.key, observed_at, source, etag, tombstone OR (doubtful AND etag = ''), size, last_modified,
         storage_class, archive_status, restore, restore_expires, version_id, sequencer, sha256, mtime_ns, rival_at,
         revision
-      FROM unnest(string_to_array(%s, %s)) AS given (key)
-      JOIN LATERAL (SELECT * FROM indexing_remoteobject WHERE vault_id = %s AND key = given.key OFFSET 0) o ON true
+      FROM unnest(string_to_array(%s::text, %s::text)) AS given (key)
+      JOIN LATERAL (
+        SELECT * FROM indexing_remoteobject WHERE vault_id = %s::bigint AND key = given.key OFFSET 0) o ON true
     """
     if not keys:
         return {}
     separator = arrays.separator_for([keys])
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [separator.join(keys), separator, vault_id])
-        rows = cursor.fetchall()
+    connection.ensure_connection()
+    # Binary, since times are read in C then.
+    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
+        rows = cursor.execute(statement, [separator.join(keys), separator, vault_id], binary=True).fetchall()
     return {row[0]: _known(row[1:]) for row in rows}
 
 

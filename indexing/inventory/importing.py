@@ -97,21 +97,28 @@ class Import:
                         self.show(progress.done, progress.total)
 
     def _merge(self) -> None:
-        """Under the lock of the vault's index, but for the sorting."""
-        self.objects = sql.order(self.delivery.as_of)
-        if twice := self.tally.rows - self.objects - self.tally.bad.total() - self.tally.skipped.total():
-            self.tally.skipped[Skip.DUPLICATE] = twice
-        moment = index_sql.begin(self.vault.pk)
+        """Under the lock of the vault's index, but for the sorting where there is something to merge with."""
         as_of = self.delivery.as_of
-        empty = not sql.has_rows(self.vault.pk)
-        if empty and moment.snapshot_as_of is None and moment.scan_started_at is None:
-            self.changes = sql.insert(self.vault.pk, moment)
+        if sql.has_rows(self.vault.pk):
+            self.objects = sql.order(as_of)
+        moment = index_sql.begin(self.vault.pk)
+        if self._first(moment):
+            self.changes = sql.insert(self.vault.pk, moment, as_of)
+            self.objects = self.changes.added
         else:
+            self.objects = self.objects or sql.order(as_of)
             self._remove(moment)
             for changes in sql.merge(self.vault.pk, moment):
                 self.changes += changes
+        if twice := self.tally.rows - self.objects - self.tally.bad.total() - self.tally.skipped.total():
+            self.tally.skipped[Skip.DUPLICATE] = twice
         if not self.part:
             state.imported(self.vault.pk, as_of=as_of, floor=as_of - sql.SETTLED)
+
+    def _first(self, moment: Moment) -> bool:
+        """Whether nothing is known yet, not even that something is absent."""
+        unknown = moment.snapshot_as_of is None and moment.scan_started_at is None
+        return unknown and not sql.has_rows(self.vault.pk)
 
     def _remove(self, moment: Moment) -> None:
         """What the inventory lacks. Rows that nobody could read may be any of them, so then all is doubt."""

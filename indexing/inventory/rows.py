@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import TextIO
 from urllib.parse import unquote_plus
 
@@ -111,31 +112,106 @@ class Csv:
 
     def blocks(self, file: TextIO) -> Iterator[str]:
         """Lines for COPY, some thousands at a time. Raises Refused."""
-        reader = csv.reader(_lines(file, self.name), strict=True)
+        at = Place()
         try:
-            yield from self._blocks(reader)
+            yield from self._blocks(_lines(file, self.name, at), at)
         except csv.Error as error:
-            raise damaged(self.name, f"line {reader.line_num}", str(error)) from error
+            raise damaged(self.name, f"line {at.line}", str(error)) from error
 
-    def _blocks(self, reader: Iterator[list[str]]) -> Iterator[str]:
-        first = next(reader, None)
+    def _blocks(self, lines: Iterator[str], at: Place) -> Iterator[str]:
+        first = next(csv.reader(lines, strict=True), None)
         if first is None and self.schema is not None:
             return
         header = first is not None and (self.has_header or is_header(first))
         schema = self.schema or self._schema(first if header else None)
         line_of = _Line(self.name, schema, self.scope, self.tally)
-        lines = [] if header or first is None else [line_of(first, 1)]
-        for row in reader:
-            lines.append(line_of(row, reader.line_num))  # type: ignore[attr-defined]
-            if len(lines) >= BLOCK:
-                yield "".join(lines)
-                lines.clear()
-        yield "".join(lines)
+        plain = Plain.of(schema, self.scope)
+        done = [] if header or first is None else [line_of(first, at.line)]
+        for line in lines:
+            done.append(plain.line(line) or line_of(_row(line, lines), at.line))
+            if len(done) >= BLOCK:
+                yield "".join(done)
+                done.clear()
+        self.tally.rows += plain.rows
+        yield "".join(done)
 
     def _schema(self, header: list[str] | None) -> Schema:
         if header is None:
             raise missing(self.name)
         return schema_of(header, origin=f"The header of {self.name}")
+
+
+@dataclass(slots=True)
+class Place:
+    """The line read last."""
+
+    line: int = 0
+
+
+# What needs no decoding, no escaping and no judgement: most rows of most inventories.
+_PLAIN_KEY = r"[ !#$&'()*\-./0-9:;<=>?@A-Z\[\]^_`a-z{|}~]+"
+_PLAIN = {
+    "size": r"([0-9]{1,18})",
+    "etag": r"([0-9A-Za-z-]+)",
+    "storage_class": r"([A-Z_]+)",
+    "last_modified": (
+        r"([12][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+        r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?Z)"
+    ),
+}
+# A longer line goes the long way, where the length of the key is looked at.
+_PLAIN_LINE = 1_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Plain:
+    """The short way for rows without anything special: the same lines as `_Line`, or none, at half the cost."""
+
+    quoted: re.Pattern[str] | None
+    bare: re.Pattern[str] | None
+    order: tuple[int, ...]
+    form: str
+    rows: int = 0
+
+    @classmethod
+    def of(cls, schema: Schema, scope: Scope) -> Plain:
+        """Schemas with versions or access tiers always go the long way."""
+        names = {position: name for name, position in schema.positions.items()}
+        known = {
+            **_PLAIN,
+            "bucket": re.escape(scope.bucket),
+            "key": f"{re.escape(scope.prefix)}((?!{re.escape(OWN_KEYS)}){re.escape(scope.part)}{_PLAIN_KEY})",
+        }
+        if not known.keys() >= schema.positions.keys():
+            return cls(quoted=None, bare=None, order=(), form="")
+        cells = [known[names[position]] if position in names else None for position in range(schema.width)]
+        quoted = ",".join(f'"{cell or _OTHER}"' for cell in cells)
+        bare = ",".join(cell or _OTHER_BARE for cell in cells)
+        groups = [name for _, name in sorted(names.items()) if name != "bucket"]
+        wanted = ("key", "etag", "storage_class", "size", "last_modified")
+        missing = {"storage_class": "STANDARD", "last_modified": r"\N"}
+        parts = ["%s" if name in groups else missing[name] for name in wanted]
+        return cls(
+            quoted=re.compile(quoted + r"\r?\n"),
+            bare=re.compile(bare + r"\r?\n"),
+            order=tuple(groups.index(name) + 1 for name in wanted if name in groups),
+            form="{}\t{}\t{}\t\t\t{}\t{}\n".format(*parts),
+        )
+
+    def line(self, line: str) -> str | None:
+        """The line for COPY; None for a row that must go the long way."""
+        pattern = self.quoted if line[0] == '"' else self.bare
+        if pattern is None or len(line) > _PLAIN_LINE:
+            return None
+        match = pattern.fullmatch(line)
+        if match is None:
+            return None
+        self.rows += 1
+        return self.form % match.group(*self.order)
+
+
+_OTHER = r'[^"\r\n]*'
+_OTHER_BARE = r'[^",\r\n]*'
 
 
 class _Line:
@@ -210,12 +286,18 @@ def wrong_bucket(found: str, wanted: str, place: str) -> Refused:
     )
 
 
-def _lines(file: TextIO, name: str) -> Iterable[str]:
+def _lines(file: TextIO, name: str, at: Place) -> Iterator[str]:
     """Lines of bounded length; a quoted field may span several."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), 1):
+        at.line = number
         if len(line) == LONGEST_LINE:
             raise damaged(name, f"line {number}", f"longer than {LONGEST_LINE} characters")
         yield line
+
+
+def _row(line: str, following: Iterator[str]) -> list[str]:
+    """The row that begins with a line, and as many more lines as its quotes span."""
+    return next(csv.reader(chain((line,), following), strict=True), [])
 
 
 def _key(cell: str) -> str:

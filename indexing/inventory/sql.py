@@ -57,6 +57,7 @@ def load(blocks: Iterable[str]) -> None:
 def order(as_of: datetime) -> int:
     """Sorts what was loaded by key, in the caller's transaction; of each key the newest row. Returns the count."""
     _execute("SET LOCAL work_mem = '64MB'")
+    _execute("DROP TABLE IF EXISTS inventory_sorted")
     _execute(
         """
         CREATE TEMP TABLE inventory_sorted AS
@@ -75,23 +76,25 @@ def has_rows(vault_id: int) -> bool:
     return bool(_one("SELECT EXISTS (SELECT FROM indexing_remoteobject WHERE vault_id = %s)", [vault_id]))
 
 
-def insert(vault_id: int, moment: Moment) -> Changes:
-    """`merge` into an index without a row, and without a scan that would speak for absence: all is new."""
-    _execute(
+def insert(vault_id: int, moment: Moment, as_of: datetime) -> Changes:
+    """`order` and `merge` at once, for an index without a row and without a scan that would speak for absence."""
+    _execute("SET LOCAL work_mem = '64MB'")
+    added: int = _one(
         """
-        INSERT INTO indexing_remoteobject (vault_id, key, size, etag, last_modified, storage_class, archive_status,
-          restore, version_id, sequencer, source, observed_at, tombstone, doubtful, revision)
-        SELECT %(vault)s, key, size, etag, last_modified, storage_class, archive_status, '', version_id, '',
-          'inventory', observed_at, false, false, %(revision)s
-        FROM inventory_sorted
+        WITH written AS (
+          INSERT INTO indexing_remoteobject (vault_id, key, size, etag, last_modified, storage_class, archive_status,
+            restore, version_id, sequencer, source, observed_at, tombstone, doubtful, revision)
+          SELECT DISTINCT ON (key) %(vault)s::bigint, key, size, etag, last_modified, storage_class, archive_status,
+            '', version_id, '', 'inventory',
+            least(%(as_of)s::timestamptz, greatest(%(settled)s::timestamptz, last_modified)),
+            false, false, %(revision)s::bigint
+          FROM inventory_staged ORDER BY key, last_modified DESC NULLS LAST
+          RETURNING size),
+        counted AS (SELECT count(*) AS added, coalesce(sum(size), 0) AS bytes FROM written)
+        UPDATE indexing_indexstate SET object_count = object_count + added, total_bytes = total_bytes + bytes
+        FROM counted WHERE vault_id = %(vault)s::bigint RETURNING added
         """,
-        {"vault": vault_id, "revision": moment.revision},
-    )
-    added, size = _row("SELECT count(*), coalesce(sum(size), 0) FROM inventory_sorted")
-    _execute(
-        "UPDATE indexing_indexstate SET object_count = object_count + %s, total_bytes = total_bytes + %s"
-        " WHERE vault_id = %s",
-        [added, size, vault_id],
+        {"vault": vault_id, "revision": moment.revision, **_times(as_of)},
     )
     return Changes(added=added)
 

@@ -20,7 +20,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 def row(key: str, *, bucket: str = "bucket", size: int = 5, etag: str = "e", at: datetime = LONG_AGO) -> list[str]:
     """One object in the columns of SCHEMA."""
-    return [bucket, quote_plus(key), str(size), stamp(at), etag, "STANDARD"]
+    return [bucket, quote_plus(key, safe="/"), str(size), stamp(at), etag, "STANDARD"]
 
 
 def stamp(at: datetime) -> str:

@@ -235,28 +235,9 @@ class TestOrder:
         assert live(vault) == known("a", doubtful=True) | known("new")
 
 
-@pytest.mark.parametrize(
-    ("cells", "reason"),
-    [
-        ({0: "bucket", 1: ""}, "bad_key"),
-        ({1: "x" * 1025}, "bad_key"),
-        ({1: "%FF"}, "key_not_text"),
-        ({1: "a%00b"}, "key_not_text"),
-        ({1: "\udcff"}, "key_not_text"),
-        ({2: ""}, "bad_size"),
-        ({2: "-1"}, "bad_size"),
-        ({2: "99999999999999999999"}, "bad_size"),
-        ({3: "yesterday"}, "bad_time"),
-        ({3: "2026-13-01T00:00:00.000Z"}, "bad_time"),
-        ({4: ""}, "bad_etag"),
-    ],
-)
-def test_bad_rows_are_counted(vault: Vault, vh: Vh, cells: dict[int, str], reason: str) -> None:
-    bad = row("bad")
-    for position, cell in cells.items():
-        bad[position] = cell
-    said = vh.rows([row("a"), bad, row("b")])
-    assert (said["skipped"], said["objects_indexed"]) == ({reason: 1}, 2)
+def test_bad_rows_are_counted(vault: Vault, vh: Vh) -> None:
+    said = vh.rows([row("a"), row("x" * 1025), [*row("b")[:2], "many", *row("b")[3:]], row("c")])
+    assert (said["skipped"], said["rows_skipped"], said["objects_indexed"]) == ({"bad_key": 1, "bad_size": 1}, 2, 2)
 
 
 def test_too_many_bad_rows_are_refused(vault: Vault, vh: Vh) -> None:
