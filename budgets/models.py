@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 
+from budgets.pricing import Charge, Unit
 from vaulthalla.requests import RequestClass
 from vaulthalla.work.models import Chunk, Run
 
@@ -55,3 +57,45 @@ class Allotment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount} {self.request_class}"
+
+
+class PriceList(models.Model):
+    """One version of a provider's prices in one region ("*": all). Versions are added, never changed."""
+
+    provider = models.CharField(max_length=32)
+    region = models.CharField(max_length=200)
+    currency = models.CharField(max_length=8)
+    version = models.CharField(max_length=200)
+    source = models.CharField(max_length=200)
+    valid_from = models.DateTimeField()
+    checked_at = models.DateTimeField(help_text="When this was last seen to be what the provider asks.")
+    stored_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["provider", "region", "-valid_from", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "region", "version"], name="one_price_list_per_version"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.region} {self.version}"
+
+
+class PriceRate(models.Model):
+    """One price of a list. `storage_class` "*" holds for every class without a rate of its own."""
+
+    price_list = models.ForeignKey(PriceList, on_delete=models.CASCADE, related_name="rates")
+    storage_class = models.CharField(max_length=64)
+    charge = models.CharField(max_length=16, choices=[(c.value, c.value) for c in Charge])
+    unit = models.CharField(max_length=16, choices=[(u.value, u.value) for u in Unit])
+    price = models.DecimalField(max_digits=20, decimal_places=8)
+
+    class Meta:
+        ordering = ["storage_class", "charge"]
+        constraints = [
+            models.UniqueConstraint(fields=["price_list", "storage_class", "charge"], name="one_price_per_charge"),
+            models.CheckConstraint(name="price_not_negative", condition=Q(price__gte=0)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.charge} of {self.storage_class}: {self.price} per {self.unit}"
