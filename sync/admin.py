@@ -50,7 +50,7 @@ def _started(vaults_and_options: Iterable[tuple[Vault, RunKind, SyncOptions]]) -
     done, refused = [], []
     for vault, kind, options in vaults_and_options:
         try:
-            run = create_run(vault, kind, options=options.as_options(), chunks=first_chunks(vault))
+            run = create_run(vault, kind, options=options.as_options(vault.policy), chunks=first_chunks(vault))
             state = "waits for the one before it" if run.status == RunStatus.QUEUED else "has begun"
             done.append(f"Run {run.pk} of vault {vault} {state}.")
         except Refused as error:

@@ -56,10 +56,11 @@ def cut(run: Run, vault: Vault) -> None:
         (Phase.TRANSFER, "sync.transfer", "action <> ALL(%s)"),
         (Phase.DELETE, "sync.delete", "action = ANY(%s)"),
     ):
-        sizes = sql.pending(run.pk, condition, deletes)
-        total = sum(seconds(size if phase is Phase.TRANSFER else 0) for _, size in sizes)
+        moves = phase is Phase.TRANSFER
+        number, size = sql.pending_totals(run.pk, condition, deletes)
+        total = number * OPERATION_SECONDS + (size / BYTES_PER_SECOND if moves else 0)
         longest = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, total / SHARES))
-        weighed = ((ordinal, size if phase is Phase.TRANSFER else 0) for ordinal, size in sizes)
+        weighed = ((o, size if moves else 0) for o, size in sql.pending(run.pk, condition, deletes))
         add_chunks(
             run.pk,
             [

@@ -38,7 +38,9 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:  # noqa:
         case Action.DOWNLOAD:
             return _download(sides)
         case Action.KEEP_BOTH:
-            return Requests.summed((_upload(sides, able), _download(sides)))
+            # A large copy kept beside is left to the next run, which finds it as a new file.
+            beside = sides.local is not None and sides.local.size < MULTIPART_FROM
+            return Requests.summed((_upload(sides, able) if beside else Requests(), _download(sides)))
         case Action.COPY:
             size = sides.local.size if sides.local else 0
             return _guarded(copy_requests(size), proven=able.conditional_copy)

@@ -133,12 +133,16 @@ class Sides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The policy, and what this attempt may still ask. `verified`: a HEAD has told all it can."""
+    """The policy, and what this attempt may still ask. `verified`: a HEAD has told all it can.
+
+    `fetch`: bodies that are only indexed here are wanted; every other decision is left to a sync.
+    """
 
     strategy: Strategy
     conflict: ConflictPolicy
     delete_foreign: bool = False
     verified: bool = False
+    fetch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,14 @@ def decide(sides: Sides, rules: Rules) -> Decision:
         if rules.verified:
             return Decision(action=Action.PATH_SKIPPED, reason="doubtful")
         return Decision(action=Action.VERIFY, reason="doubtful")
-    return _unless_archived(sides, _three_way(sides, rules))
+    decision = _three_way(sides, rules)
+    return _unless_archived(sides, _fetched(decision) if rules.fetch else decision)
+
+
+def _fetched(decision: Decision) -> Decision:
+    if decision.action is Action.INDEX_ONLY:
+        return Decision(action=Action.DOWNLOAD, reason="fetch")
+    return decision if decision.action in (Action.DOWNLOAD, Action.VERIFY) else Decision(action=Action.NOTHING)
 
 
 def local_state(sides: Sides) -> State:

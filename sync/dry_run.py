@@ -22,12 +22,13 @@ from sync.decide import Action
 from sync.finish import COUNTED, SKIPS
 from sync.models import Operation
 from sync.options import SyncOptions
+from sync.prices import plan_price
 from sync.rows import policy_key
 from sync.start import first_chunks
 from vaulthalla import units
 from vaulthalla.console import fields
 from vaulthalla.errors import NotFound, Refused
-from vaulthalla.requests import RequestClass
+from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import SyncPolicy, Vault, VaultKind
 from vaulthalla.vaults.policy import apply_policy_options
 from vaulthalla.work.engine import create_run
@@ -48,7 +49,9 @@ def start_dry_run(vault: Vault, *, refresh_index: bool, strategy: str | None, co
     if vault.kind == VaultKind.S3 and not refresh_index:
         require_index(vault)
     options = SyncOptions(refresh_index=refresh_index, strategy=strategy, conflict=conflict)
-    return create_run(vault, RunKind.DRY_RUN, options=options.as_options(), chunks=first_chunks(vault, options))
+    return create_run(
+        vault, RunKind.DRY_RUN, options=options.as_options(vault.policy), chunks=first_chunks(vault, options)
+    )
 
 
 def check_plan(vault: Vault, plan: str) -> int:
@@ -65,7 +68,7 @@ def check_plan(vault: Vault, plan: str) -> int:
     return found.pk
 
 
-def dry_run_json(run: Run, vault: Vault) -> dict[str, Any]:
+def dry_run_json(run: Run, vault: Vault, *, pricing: bool = True) -> dict[str, Any]:
     """DESIGN's dry-run: the plan in full, whatever the budget says of it."""
     planned = Counter(run.result.get("plan", {}).get("requests", {}))
     requests = {c.value: planned[c.value] for c in RequestClass}
@@ -82,7 +85,7 @@ def dry_run_json(run: Run, vault: Vault) -> dict[str, Any]:
         },
         "planning_requests": spent(run.pk).as_json(),
         "budget": {"fits": not exceeded, "exceeded": exceeded},
-        "price": None,
+        "price": plan_price(run, vault, Requests({c: planned[c.value] for c in RequestClass})) if pricing else None,
         "price_budget": {"result": "pass", "checks": []},
         "index": index_info(vault),
     }
@@ -106,9 +109,26 @@ def dry_run_text(value: dict[str, Any]) -> str:
         (f"  {over['field']}", f"{over['planned']} planned, {over['limit']} allowed: {over['remedy']}")
         for over in value["budget"]["exceeded"]
     ]
+    if value["price"]:
+        lines += _price_lines(value["price"])
     lines.append(("Index", f"{value['index']['freshness']}: {value['index']['why']}"))
     lines.append(("Run it", f"vh vault sync {shlex.quote(value['vault'])} --plan {value['plan']}"))
     return fields(lines)
+
+
+def _price_lines(price: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Unknown is told as unknown, with what is missing."""
+    currency, catalog = price["currency"] or "", price["catalog"]
+
+    def told(amount: str | None) -> str:
+        return "unknown" if amount is None else f"{amount} {currency}"
+
+    lines = [("Price", told(price["amount"])), *(("  unknown", what) for what in price["unknowns"])]
+    if catalog:
+        age = units.format_duration(catalog["age_seconds"])
+        lines.append(("  per month, nothing changed", told(price["recurring_per_month"])))
+        lines.append(("  prices", f"{catalog['version']}, {'stale, ' if catalog['stale'] else ''}{age} old"))
+    return lines
 
 
 def planned_operations(run: Run) -> Iterator[dict[str, Any]]:

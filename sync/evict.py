@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
 
+from indexing.freshness import Status
+from indexing.usable import freshness_of
 from sync import sql
 from sync.fingerprint import Fingerprint
 from sync.record import directory_of
@@ -18,7 +22,6 @@ from vaulthalla.terms import Strategy
 from vaulthalla.vaults.models import Vault
 
 PAGE = 1_000
-EVICTED = "evicted"
 
 
 def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
@@ -29,17 +32,26 @@ def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
             code="not_a_cache",
             remedy=f"vh vault sync set {vault.name} --strategy cache",
         )
+    _require_fresh(vault)
     selection = Selection(patterns=list(patterns))
+    # A name of its own, so that what goes for good is only what was put there now.
+    trash = f"evicted-{uuid.uuid4().hex}"
     evicted = kept = freed = 0
     after = ""
     with open_root(vault.root, vault.marker, vault=vault.name) as tree:
         while rows := sql.evictable(vault.pk, after=after, limit=PAGE, selection=selection):
-            gone = [row for row in rows if _evict(tree, row[0], Fingerprint(**dict(zip(_NAMES, row[1:], strict=True))))]
+            gone = [
+                row
+                for row in rows
+                if _evict(tree, trash, row[0], Fingerprint(**dict(zip(_NAMES, row[1:], strict=True))))
+            ]
             evicted, kept = evicted + len(gone), kept + len(rows) - len(gone)
             freed += sum(row[1] for row in gone)
             paths = [row[0] for row in gone]
             with transaction.atomic():
                 sql.execute(sql.DROP_LOCAL, (vault.pk, paths))
+                # Without this a later strategy would take the missing bodies for deletes.
+                sql.execute(sql.FORGET_AGREEMENT, (vault.pk, paths))
                 sql.execute(sql.TOUCH_DIRS, (vault.pk, sorted({directory_of(path) for path in paths})))
             after = rows[-1][0]
     return {"vault": vault.name, "evicted": evicted, "bytes": freed, "kept": kept}
@@ -48,11 +60,22 @@ def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
 _NAMES = ("size", "mtime_ns", "ctime_ns", "inode")
 
 
-def _evict(tree: Tree, path: str, expected: Fingerprint) -> bool:
+def _require_fresh(vault: Vault) -> None:
+    """A body goes only while the bucket is known to hold it."""
+    found = freshness_of(vault)
+    if found.status is not Status.FRESH:
+        raise Refused(
+            f"The index of {vault.name!r} is {found.status}: {found.why}",
+            code="index_stale",
+            remedy=f"vh vault sync {shlex.quote(vault.name)}",
+        )
+
+
+def _evict(tree: Tree, trash: str, path: str, expected: Fingerprint) -> bool:
     """By way of the trash, which proves that what goes is what was meant; then it goes for good."""
     try:
-        tree.remove(path, expected=expected, trash=EVICTED)
-        with tree.place(f"{TRASH_DIR}/{EVICTED}/{path}") as kept:
+        tree.remove(path, expected=expected, trash=trash)
+        with tree.place(f"{TRASH_DIR}/{trash}/{path}") as kept:
             kept.unlink()
     except (LocalChanged, OSError):
         return False

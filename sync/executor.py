@@ -22,6 +22,7 @@ from sync import sql
 from sync.costs import RANGES_FROM, cost
 from sync.decide import DELETES, Action, Rules
 from sync.models import OperationStatus
+from sync.options import SyncOptions
 from sync.perform import Operation, Outcome, Workshop
 from sync.planner import capabilities, size_of
 from sync.record import Ledger
@@ -32,7 +33,7 @@ from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import VaultKind
 from vaulthalla.work.engine import Lease, LeaseLost, Yield, handler, record_stall
-from vaulthalla.work.models import Run
+from vaulthalla.work.models import Run, RunKind
 
 # Requests wait for the network most of the time; more threads than this only fight for the interpreter.
 THREADS = 16
@@ -82,7 +83,7 @@ class Executor:
         self.todo = deque(self._load(actions))
         self.in_flight: dict[Future[Outcome], Operation] = {}
         self.outcomes: list[Outcome] = []
-        self.transfers = Transfers.load(vault.pk, [op.path for op in self.todo if self._is_large(op)])
+        self.transfers = Transfers.load(vault.pk, [op.path for op in self.todo])
         self.last_commit = monotonic()
         self.unavailable = 0
         self.succeeded = False
@@ -92,14 +93,20 @@ class Executor:
         """All operations, or as many as time and budget allow."""
         if not self.todo:
             return None
-        strategy, conflict = policy_terms(self.vault.policy)
+        policy = SyncOptions.of(self.run_row).supposed(self.vault.policy)
+        strategy, conflict = policy_terms(policy)
         with open_root(self.vault.root, self.vault.marker, vault=self.vault.name) as tree:
             self.workshop = Workshop(
                 vault=self.vault,
                 tree=tree,
                 store=open_store(self.vault, self.meter),
-                rules=Rules(strategy=strategy, conflict=conflict, delete_foreign=self.vault.policy.delete_foreign),
-                policy=policy_key(self.vault.policy),
+                rules=Rules(
+                    strategy=strategy,
+                    conflict=conflict,
+                    delete_foreign=policy.delete_foreign,
+                    fetch=self.run_row.kind == RunKind.FETCH,
+                ),
+                policy=policy_key(policy),
                 trash=str(self.lease.run_id),
                 stop=self.stop,
                 may_delete=self.lease.kind == "sync.delete",
@@ -242,6 +249,8 @@ class Executor:
             # Its parts go on other threads than its own, which would not find what it had set aside.
             lacking = self._lacking(operation.cost)
             return self.meter.draw(lacking, lacking) if lacking else Draw.DRAWN
+        if operation.path in self.transfers.rows:
+            self._hold_abort(operation)
         operation.pot = self.meter.set_aside(operation.cost)
         if operation.pot is not None:
             return Draw.DRAWN
@@ -312,7 +321,7 @@ class Executor:
         outcomes, self.outcomes = self.outcomes, []
         if not outcomes and not self.transfers.dirty:
             return
-        self._make_lasting([o.progress["staged"]["name"] for o in outcomes if o.status == OperationStatus.STAGED])
+        self._make_lasting(outcomes)
         whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy if hasattr(self, "workshop") else "")
         for outcome in outcomes:
             whole.absorb(outcome.ledger)
@@ -326,14 +335,14 @@ class Executor:
                 outcome.operation.status = OperationStatus.STAGED
                 self.todo.appendleft(outcome.operation)
 
-    def _make_lasting(self, bodies: list[str]) -> None:
+    def _make_lasting(self, outcomes: Sequence[Outcome]) -> None:
         """What is recorded must survive a power cut, directories included. A slow disk costs no lease."""
-        workshop = getattr(self, "workshop", None)
-        if workshop is None or not (bodies or workshop.touched):
+        bodies = [o.progress["staged"]["name"] for o in outcomes if o.status == OperationStatus.STAGED]
+        touched = set[str]().union(*(o.operation.touched for o in outcomes))
+        if not bodies and not touched:
             return
-        touched, workshop.touched = workshop.touched, set()
         with ThreadPoolExecutor(1) as flusher:
-            flush = flusher.submit(workshop.tree.make_lasting, bodies, touched)
+            flush = flusher.submit(self.workshop.tree.make_lasting, bodies, touched)
             while not wait([flush], timeout=1.0).done:
                 self.lease.keep()
             flush.result()
@@ -356,6 +365,7 @@ class Executor:
                 id=id_,
                 path=path,
                 action=Action(action),
+                planned=Action(action),
                 reason=reason,
                 status=OperationStatus(status),
                 size=size,
@@ -369,10 +379,13 @@ class Executor:
 
 def _row(outcome: Outcome) -> tuple[int, str, str, str, str]:
     operation = outcome.operation
+    # What is not over keeps the action it was planned with: by that its phase finds it, and deletes wait for it.
+    over = outcome.status in (OperationStatus.DONE, OperationStatus.SKIPPED)
+    action = (outcome.action or operation.action) if over else operation.planned
     return (
         operation.id,
         outcome.status.value,
         outcome.reason,
-        (outcome.action or operation.action).value,
+        action.value,
         msgspec.json.encode(outcome.progress if outcome.status == OperationStatus.STAGED else {}).decode(),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sync import sql
 from sync.decide import Action
 from sync.models import Operation, OperationStatus
+from sync.options import SyncOptions
 from sync.root import open_root
 from sync.start import next_sync_at
 from vaulthalla.errors import Stall, StallCode, VaulthallaError
@@ -19,6 +22,7 @@ from vaulthalla.work.models import SYNC_LIKE, Run, RunKind, RunStatus
 
 TRASH_DAYS = 7
 MOST_FAILURES_TOLD = 100
+KEEP_SECONDS = 1.0
 
 # The keys of `operations` in JSON, all of which are always there.
 COUNTED = (
@@ -59,7 +63,10 @@ def finish(lease: Lease) -> None:
         failures = run.result["failures"]
         if failures:
             record_error(run.pk, failed(run.result["operations"]["failed"], failures))
-    prune(vault)
+    with ThreadPoolExecutor(1) as pruner:
+        pruning = pruner.submit(prune, vault)
+        while not wait([pruning], timeout=KEEP_SECONDS).done:
+            lease.keep()
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -134,12 +141,10 @@ def failed(count: int, failures: list[dict[str, str]]) -> VaulthallaError:
 
 
 def prune(vault: Vault) -> None:
-    """Trash and abandoned stages older than a week. A root that is gone has neither."""
-    try:
-        with open_root(vault.root, vault.marker, vault=vault.name) as tree:
+    """Trash and abandoned stages older than a week, on both disks of a local vault. What is gone has neither."""
+    for root in filter(None, (vault.root, vault.replica)):
+        with suppress(Stall, OSError), open_root(root, vault.marker, vault=vault.name) as tree:
             tree.prune(before_ns=time.time_ns() - TRASH_DAYS * 86_400 * 10**9)
-    except (Stall, OSError):
-        return
 
 
 @on_run_finished
@@ -154,7 +159,13 @@ def reschedule(run: Run) -> None:
     if run.kind == RunKind.SYNC:
         policy.next_sync_at, policy.backoff_level = next_sync_at(policy, run, now=now)
         fields += ["next_sync_at", "backoff_level"]
-    if run.kind == RunKind.SYNC and run.status == RunStatus.SUCCESS:
-        policy.last_success_at, policy.synced_strategy = now, policy.strategy
-        fields += ["last_success_at", "synced_strategy"]
+    # What was agreed was agreed under the run's own strategy, whatever the policy says by now.
+    strategy = SyncOptions.of(run).strategy or policy.strategy
+    succeeded = run.kind == RunKind.SYNC and run.status == RunStatus.SUCCESS
+    if succeeded or not policy.synced_strategy:
+        policy.synced_strategy = strategy
+        fields.append("synced_strategy")
+    if succeeded:
+        policy.last_success_at = now
+        fields.append("last_success_at")
     policy.save(update_fields=fields)

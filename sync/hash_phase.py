@@ -10,6 +10,7 @@ from typing import Any
 from sync import sql
 from sync.fingerprint import Fingerprint
 from sync.hashing import FileChanged, hash_file, matches_etag, parts_of
+from sync.options import SyncOptions
 from sync.planner import RENAME_FROM
 from sync.root import open_root
 from sync.tree import LocalChanged, Tree
@@ -28,10 +29,11 @@ TRIED = "!"
 @handler("sync.hash")
 def hash_files(lease: Lease) -> Yield | None:
     """Path by path in key order, from the cursor on."""
-    vault = lease.load_run().vault
+    run = lease.load_run()
+    vault = run.vault
     if vault is None:
         raise AssertionError("hashing without a vault")
-    renames = vault.kind == VaultKind.S3 and vault.policy.strategy != "cache"
+    renames = vault.kind == VaultKind.S3 and SyncOptions.of(run).supposed(vault.policy).strategy != "cache"
     vanished = sql.vanished_sizes(vault.pk, rename_from=RENAME_FROM) if renames else []
     after: str = lease.cursor or ""
     with open_root(vault.root, vault.marker, vault=vault.name) as tree, ThreadPoolExecutor(THREADS) as pool:

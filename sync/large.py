@@ -28,6 +28,8 @@ from vaulthalla.stores.base import (
 )
 
 PARALLEL_PARTS = 4
+# Parts are sent from memory; however many bodies are under way, a process holds no more than this many.
+PARTS_IN_MEMORY = threading.BoundedSemaphore(8)
 MOST_CORRUPT_PARTS = 3
 
 
@@ -111,10 +113,12 @@ def upload_parts(
 
     def one(number: int) -> None:
         offset, length = body.span(number)
-        data = os.pread(file.fileno(), length, offset)
-        if len(data) != length or _md5(data) != body.part_md5s[number - 1]:
-            raise LocalChanged(path, "changed while it was uploaded")
-        body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=body.part_md5s[number - 1]).etag)
+        md5 = body.part_md5s[number - 1]
+        with PARTS_IN_MEMORY:
+            data = os.pread(file.fileno(), length, offset)
+            if len(data) != length or _md5(data) != md5:
+                raise LocalChanged(path, "changed while it was uploaded")
+            body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=md5).etag)
 
     try:
         allowed = None if body.allowance is None else body.allowance - keep_back

@@ -25,11 +25,11 @@ from sync.decide import WORK, Action, Decision, Local, Remote, Rules, Sides, dec
 from sync.fingerprint import Fingerprint, fingerprint
 from sync.large import BigBody, Unfinished, download_ranges, upload_parts
 from sync.models import Direction, OperationStatus
-from sync.paths import conflict_name
+from sync.paths import conflict_name, path_problem
 from sync.record import Ledger, content_of
 from sync.transfers import Transfers
 from sync.tree import LocalChanged, Staged, Tree, seal
-from vaulthalla.errors import StallCode
+from vaulthalla.errors import StallCode, VaulthallaError
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
     BodyCorrupt,
@@ -72,6 +72,7 @@ class Operation:
     id: int
     path: str
     action: Action
+    planned: Action
     reason: str
     status: OperationStatus
     size: int
@@ -80,6 +81,7 @@ class Operation:
     progress: dict[str, Any]
     cost: Requests = field(default_factory=Requests)
     pot: Pot | None = None
+    touched: set[str] = field(default_factory=set)  # directories to be flushed before the outcome is recorded
     surprises: int = 0
     corrupt: int = 0
 
@@ -116,7 +118,6 @@ class Workshop:
     stop: threading.Event
     transfers: Transfers
     may_delete: bool = False
-    touched: set[str] = field(default_factory=set)
 
     @property
     def is_bucket(self) -> bool:
@@ -133,7 +134,8 @@ class Workshop:
             return self._outcome(operation, ledger, OperationStatus.PENDING, refused=refusal.request_class)
         except Unfinished as pause:
             return self._outcome(operation, ledger, OperationStatus.PENDING, refused=pause.refused)
-        except (LocalChanged, OSError, StoreError) as error:
+        except (LocalChanged, OSError, StoreError, VaulthallaError) as error:
+            self._discard(operation)
             return self._ended(operation, ledger, error)
 
     def _ended(self, operation: Operation, ledger: Ledger, error: Exception) -> Outcome:
@@ -148,6 +150,13 @@ class Workshop:
         told = f"{getattr(error, 'code', type(error).__name__)}: {error}"
         away = isinstance(error, StoreUnavailable)
         return self._outcome(operation, ledger, OperationStatus.FAILED, reason=told, unavailable=away)
+
+    def _discard(self, operation: Operation) -> None:
+        """A body that cannot be put into place now; the parts of a large one are kept for the next run."""
+        kept = operation.path in self.transfers.rows or operation.path in self.transfers.bodies
+        if operation.status == OperationStatus.STAGED and not kept:
+            with suppress(OSError):
+                self.tree.discard(Staged(**operation.progress["staged"]))
 
     def body(self, action: Action, sides: Sides) -> BigBody:
         """The parts of a large body; also asked by the main thread, for what is left to pay."""
@@ -237,6 +246,8 @@ class Workshop:
 
     def _upload(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         local = _present(sides.local)
+        if not (self.is_bucket and local.size >= MULTIPART_FROM):
+            self._abort_row(sides.path)
         if self.is_bucket and local.size >= MULTIPART_FROM:
             sent, written = self._upload_parts(sides, local)
         else:
@@ -291,6 +302,12 @@ class Workshop:
             self._abort(body.path, body.stale_upload)
             body.stale_upload = ""
 
+    def _abort_row(self, path: str) -> None:
+        """An upload in parts whose file is small by now."""
+        row = self.transfers.rows.get(path)
+        if row is not None and row.upload_id:
+            self._abort(path, row.upload_id)
+
     def _abandon(self, operation: Operation) -> None:
         """Parts that were sent before the second look decided otherwise."""
         _, body = self.transfers.bodies.get(operation.path, (None, None))
@@ -325,6 +342,9 @@ class Workshop:
 
     def _download(self, operation: Operation, sides: Sides, action: Action, ledger: Ledger) -> Outcome:
         """Fetches and verifies the body beside its target; it is renamed into place once that is recorded."""
+        beside = self._conflict_path(sides.path) if action is Action.KEEP_BOTH else ""
+        if beside and (problem := path_problem(beside, prefix=self.vault.prefix)):
+            return self._outcome(operation, ledger, OperationStatus.SKIPPED, reason=problem)
         try:
             staged, info, sha256 = self._fetch(operation, _present(sides.remote))
         except ObjectArchived:
@@ -338,7 +358,7 @@ class Workshop:
             "version_id": info.version_id,
             "storage_class": info.storage_class,
             "over": list(_fingerprint_row(sides.local)) if sides.local else None,
-            "beside": self._conflict_path(sides.path) if action is Action.KEEP_BOTH else "",
+            "beside": beside,
             "action": action.value,
         }
         ledger.seen.append(replace(info, sha256=sha256))
@@ -402,7 +422,7 @@ class Workshop:
             expected=Fingerprint(**dict(zip(_FINGERPRINT, over, strict=True))) if over else None,
             trash=self.trash,
             beside=beside,
-            touched=self.touched,
+            touched=operation.touched,
         )
         sha256 = bytes.fromhex(kept["sha256"])
         local = _local(print_, sha256)
@@ -437,7 +457,7 @@ class Workshop:
 
     def _delete_local(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         expected = _fingerprint(_present(sides.local))
-        self.tree.remove(sides.path, expected=expected, trash=self.trash, touched=self.touched)
+        self.tree.remove(sides.path, expected=expected, trash=self.trash, touched=operation.touched)
         ledger.local_gone.append(sides.path)
         ledger.dropped.append(sides.path)
         return self._done(operation, ledger, Action.DELETE_LOCAL)

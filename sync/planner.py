@@ -116,7 +116,12 @@ class Planner:
             run=run,
             vault=vault,
             options=options,
-            rules=Rules(strategy=strategy, conflict=conflict, delete_foreign=vault.policy.delete_foreign),
+            rules=Rules(
+                strategy=strategy,
+                conflict=conflict,
+                delete_foreign=vault.policy.delete_foreign,
+                fetch=run.kind == RunKind.FETCH,
+            ),
             able=capabilities(vault),
             plan=msgspec.convert(cursor or {}, Plan),
             unknown=unknown_below(vault),
@@ -131,8 +136,8 @@ class Planner:
         """Takes over the operations of a dry-run as they were seen."""
         self.plan = msgspec.convert(Run.objects.get(pk=plan).result["plan"], Plan)
         sql.execute(sql.ADOPT_PLAN, (self.run.pk, plan))
-        renamed = self.plan.actions.get(Action.COPY.value, 0)
-        self._start(renamed)
+        sql.execute(sql.DRIFTED, {"run": self.run.pk, "vault": self.vault.pk})
+        self._start()
 
     def check_emptied(self) -> None:
         if self.rules.strategy is not Strategy.CACHE and not self.options.allow_deletes:
@@ -174,15 +179,17 @@ class Planner:
 
     def finish(self) -> None:
         """Pairs renames; then, unless this is only to be looked at, lets the plan start."""
-        renamed = self._pair_renames()
+        self._pair_renames()
         if self.dry:
             self._keep_result()
         else:
-            self._start(renamed)
+            self._start()
 
-    def _start(self, renamed: int) -> None:
+    def _start(self) -> None:
         """Checks guards, space and download bytes, and cuts what may run into chunks."""
-        guards.check_deletes(self.run, self.vault, self.options, self.plan.actions, renamed=renamed)
+        guards.check_deletes(
+            self.run, self.vault, self.options, self.plan.actions, renamed=sql.renamed_sources(self.run.pk)
+        )
         guards.park_downloads(self.run, self.vault, self.plan.needs)
         cut(self.run, self.vault)
         sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
@@ -207,8 +214,6 @@ class Planner:
 
     def _decide(self, sides: Sides, resolutions: Resolutions) -> Decision:
         decision = decide(sides, resolutions.rules(sides, self.rules))
-        if self.run.kind == RunKind.FETCH:
-            decision = _fetch(sides, decision)
         if decision.action is Action.ARCHIVE_SKIPPED and self._may_check_restore():
             self.plan.restore_checks += 1
             return Decision(action=Action.VERIFY, reason="restore state")
@@ -237,9 +242,9 @@ class Planner:
         if decision.action is Action.PATH_SKIPPED and not decision.settles:
             draft.skipped[decision.reason] += 1
 
-    def _pair_renames(self) -> int:
+    def _pair_renames(self) -> None:
         if self.vault.kind != VaultKind.S3 or not self.plan.actions.get(Action.DELETE_REMOTE.value):
-            return 0
+            return
         left = remaining(self.run.pk)[RequestClass.COPY]
         most = self.plan.actions.get(Action.UPLOAD.value, 0)
         pairs = sql.execute(
@@ -248,7 +253,6 @@ class Planner:
         )
         if pairs:
             self._price_renames(pairs)
-        return pairs
 
     def _price_renames(self, pairs: int) -> None:
         """What were uploads are copies now: other requests, and no bytes."""
@@ -280,7 +284,7 @@ class Resolutions:
         local, remote, resolution = self.by_path.get(sides.path, ("", "", ""))
         if not resolution or (local, remote) != versions(sides):
             return rules
-        return Rules(strategy=rules.strategy, conflict=ConflictPolicy(resolution), verified=True)
+        return replace(rules, conflict=ConflictPolicy(resolution), verified=True)
 
 
 def capabilities(vault: Vault) -> Capabilities:
@@ -326,6 +330,8 @@ def clashes(vault: Vault, decided: list[tuple[Sides, Decision]]) -> dict[str, st
         files |= sql.objects_at(vault.pk, every)
     blocked = {path: "below_file" for path, parents in above.items() if any(p in files for p in parents)}
     blocked.update(dict.fromkeys(sql.beside_directory(vault.pk, new), "beside_directory"))
+    # An empty directory is in the way as well, but only here.
+    blocked.update(dict.fromkeys(sql.directories_at(vault.pk, new), "beside_directory"))
     return blocked
 
 
@@ -335,13 +341,3 @@ def ancestors(path: str) -> Iterator[str]:
     while place > 0:
         yield path[:place]
         place = path.find("/", place + 1)
-
-
-def _fetch(sides: Sides, decision: Decision) -> Decision:
-    """A fetch downloads what is only indexed here, and leaves every other decision to a sync."""
-    if decision.action is Action.INDEX_ONLY:
-        if sides.remote is not None and sides.remote.needs_restore:
-            return Decision(action=Action.ARCHIVE_SKIPPED, reason="needs_restore", settles=True)
-        return Decision(action=Action.DOWNLOAD, reason="fetch")
-    wanted = (Action.DOWNLOAD, Action.VERIFY, Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED)
-    return decision if decision.action in wanted else Decision(action=Action.NOTHING)

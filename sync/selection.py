@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import translate
 from typing import Any
 
 GLOB = re.compile(r"[*?\[]")
@@ -25,7 +24,8 @@ class Selection:
     parameters: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        literal = [p for p in self.patterns if self.exact or not GLOB.search(p)]
+        # A name may hold a glob's characters, so every pattern is also a path.
+        literal = list(self.patterns)
         globs = [] if self.exact else [p for p in self.patterns if GLOB.search(p)]
         directories = [] if self.exact else [p.rstrip("/") for p in literal]
         object.__setattr__(
@@ -35,7 +35,7 @@ class Selection:
                 "paths": [*literal, *directories],
                 "from_dirs": [f"{d}/" for d in directories],
                 "to_dirs": [f"{d}0" for d in directories],
-                "globs": [_posix(translate(g)) for g in globs],
+                "globs": [regular(g) for g in globs],
             }
             if self.patterns
             else {},
@@ -59,6 +59,18 @@ class Selection:
         return "AND b.verdict <> 'archive_skipped'" if self.archived else ""
 
 
-def _posix(pattern: str) -> str:
-    """fnmatch's regular expression in PostgreSQL's dialect."""
-    return "^" + pattern.removeprefix("(?s:").removesuffix(r")\Z") + "$"
+def regular(glob: str) -> str:
+    """A glob as PostgreSQL's regular expression. `*` and `?` match slashes, too: a glob is about whole paths."""
+    pieces = re.split(r"(\*+|\?|\[!?\]?[^\]]*\])", glob)
+    return "^" + "".join(_piece(piece) for piece in pieces) + "$"
+
+
+def _piece(piece: str) -> str:
+    if piece.startswith("*"):
+        return ".*"
+    if piece == "?":
+        return "."
+    if piece.startswith("[") and piece.endswith("]"):
+        inner = piece[1:-1].replace("\\", "\\\\")
+        return "[" + ("^" + inner[1:] if inner.startswith("!") else inner) + "]"
+    return re.sub(r"([^\w\s/])", r"\\\1", piece)

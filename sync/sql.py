@@ -28,6 +28,7 @@ NO_REMOTE = (
     " NULL::boolean"
 )
 
+PENDING_PAGE = 50_000
 # Merging primary keys takes the same memory for any number of rows, and half the time of hashing millions.
 IN_KEY_ORDER = "SET LOCAL enable_hashjoin = off"
 
@@ -70,8 +71,10 @@ SELECT b.path, {NO_LOCAL}, {NO_REMOTE}, {BASE_COLUMNS}
 UNHASHED = """
 SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode, coalesce(r.etag, '')
   FROM sync_localfile l
-  LEFT JOIN indexing_remoteobject r ON r.vault_id = %(vault)s AND r.key = l.path AND NOT r.tombstone
-  LEFT JOIN sync_base b ON b.vault_id = %(vault)s AND b.path = l.path AND b.etag IS NOT NULL
+  LEFT JOIN indexing_remoteobject r
+         ON r.vault_id = %(vault)s AND r.key = l.path AND r.key > %(after)s AND NOT r.tombstone
+  LEFT JOIN sync_base b
+         ON b.vault_id = %(vault)s AND b.path = l.path AND b.path > %(after)s AND b.etag IS NOT NULL
  WHERE l.vault_id = %(vault)s AND l.path > %(after)s AND l.skip = ''
    AND (   l.sha256 IS NULL
         OR (r.sha256 IS NULL AND r.etag LIKE '%%-%%' AND l.multipart_etag NOT IN (r.etag, '!' || r.etag)))
@@ -182,6 +185,14 @@ ADOPT_PLAN = """
 INSERT INTO sync_operation (run_id, ordinal, path, action, reason, size, planned, status, source, progress)
 SELECT %s, ordinal, path, action, reason, size, planned, 'pending', source, progress
   FROM sync_operation WHERE run_id = %s
+"""
+# What the index has learnt since a plan was seen: such operations wait for the next plan.
+DRIFTED = """
+UPDATE sync_operation o SET status = 'replan', reason = 'changed_since_planned'
+ WHERE o.run_id = %(run)s
+   AND coalesce(o.planned -> 'remote' ->> 'etag', '') <> coalesce((
+           SELECT r.etag FROM indexing_remoteobject r
+            WHERE r.vault_id = %(vault)s AND r.key = o.path AND NOT r.tombstone), '')
 """
 RENAMED = "SELECT planned FROM sync_operation WHERE run_id = %s AND action = 'copy' ORDER BY ordinal"
 PARK = "UPDATE sync_operation SET status = 'parked', reason = %s WHERE run_id = %s AND action = ANY(%s)"
@@ -301,6 +312,23 @@ def files_at(vault_id: int, paths: list[str]) -> set[str]:
     return {path for (path,) in fetch(statement, (vault_id, paths))}
 
 
+def directories_at(vault_id: int, paths: list[str]) -> set[str]:
+    """Of `paths`, those that are directories here, empty ones included."""
+    statement = "SELECT dir FROM sync_localdir WHERE vault_id = %s AND dir = ANY(%s)"
+    return {folder[:-1] for (folder,) in fetch(statement, (vault_id, [f"{path}/" for path in paths]))}
+
+
+def renamed_sources(run_id: int) -> int:
+    """How many vanished paths live on under another name, however often they were copied."""
+    statement = """
+        SELECT count(*) FROM sync_operation gone
+         WHERE gone.run_id = %s AND gone.action = 'delete_remote'
+           AND EXISTS (SELECT FROM sync_operation c
+                        WHERE c.run_id = gone.run_id AND c.action = 'copy' AND c.source = gone.path)
+    """
+    return int(fetch(statement, (run_id,))[0][0])
+
+
 def objects_at(vault_id: int, paths: list[str]) -> set[str]:
     """Of `paths`, those that are live objects."""
     statement = "SELECT key FROM indexing_remoteobject WHERE vault_id = %s AND key = ANY(%s) AND NOT tombstone"
@@ -327,13 +355,40 @@ def outcomes(run_id: int) -> list[tuple[str, str, str, int, int, int]]:
     return [(a, s, w, int(n), int(here), int(there)) for a, s, w, n, here, there in fetch(statement, (run_id,))]
 
 
-def pending(run_id: int, condition: str, actions: list[str]) -> list[tuple[Any, ...]]:
-    """(ordinal, size) of a run's operations that are to be done, in order."""
+def bodies_by_class(run_id: int, *, ranges_from: int, range_size: int) -> list[tuple[str, str, int, int, int]]:
+    """(action, storage class, operations, GETs, bytes) of the downloads and copies of a run that are not given up."""
+    statement = """
+        SELECT action, coalesce(CASE WHEN action = 'copy' THEN progress -> 'source' ->> 'storage_class'
+                                     ELSE planned -> 'remote' ->> 'storage_class' END, '') AS class,
+               count(*), sum(CASE WHEN size < %s THEN 1 ELSE (size + %s - 1) / %s END), sum(size)
+          FROM sync_operation
+         WHERE run_id = %s AND action IN ('download', 'keep_both', 'copy') AND status IN ('pending', 'staged', 'done')
+         GROUP BY action, class ORDER BY action, class
+    """
+    rows = fetch(statement, (ranges_from, range_size, range_size, run_id))
+    return [(action, storage_class, int(n), int(gets), int(size)) for action, storage_class, n, gets, size in rows]
+
+
+def pending(run_id: int, condition: str, actions: list[str]) -> Iterator[tuple[int, int]]:
+    """(ordinal, size) of a run's operations that are to be done, in order, a page at a time."""
     statement = f"""
         SELECT ordinal, size FROM sync_operation
-         WHERE run_id = %s AND status = 'pending' AND {condition} ORDER BY ordinal
+         WHERE run_id = %s AND status = 'pending' AND {condition} AND ordinal > %s ORDER BY ordinal LIMIT {PENDING_PAGE}
     """
-    return fetch(statement, (run_id, actions))
+    after = -1
+    while rows := fetch(statement, (run_id, actions, after)):
+        yield from rows
+        after = rows[-1][0]
+
+
+def pending_totals(run_id: int, condition: str, actions: list[str]) -> tuple[int, int]:
+    """(number, bytes) of the same operations."""
+    statement = f"""
+        SELECT count(*), coalesce(sum(size), 0) FROM sync_operation
+         WHERE run_id = %s AND status = 'pending' AND {condition}
+    """
+    number, size = fetch(statement, (run_id, actions))[0]
+    return int(number), int(size)
 
 
 def planned_bytes(run_id: int, actions: Sequence[str]) -> int:
@@ -346,7 +401,8 @@ def has_unfinished_transfers(run_id: int, deletes: Sequence[str]) -> bool:
     """Whether any operation but the deletes failed, was parked, or was left to the next run."""
     statement = """
         SELECT EXISTS (SELECT FROM sync_operation
-                        WHERE run_id = %s AND status NOT IN ('done', 'skipped') AND action <> ALL(%s))
+                        WHERE run_id = %s AND status IN ('pending', 'staged', 'replan', 'parked', 'failed')
+                          AND action <> ALL(%s))
     """
     return bool(fetch(statement, (run_id, list(deletes)))[0][0])
 

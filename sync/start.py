@@ -22,7 +22,11 @@ LONGEST_BACKOFF = timedelta(hours=24)
 def start(vault: Vault, kind: RunKind, options: SyncOptions, *, on_progress: OnProgress | None = None) -> Run:
     """A run asked for by hand; works on the one in the way until there is room for it."""
     return attach_or_create(
-        vault, kind, options=options.as_options(), chunks=first_chunks(vault, options), on_progress=on_progress
+        vault,
+        kind,
+        options=options.as_options(vault.policy),
+        chunks=first_chunks(vault, options),
+        on_progress=on_progress,
     )
 
 
@@ -60,7 +64,7 @@ def start_due() -> list[int]:
 
 def _scheduled(vault: Vault) -> list[int]:
     """The id of the new run, or nothing where somebody started one a moment ago: the others are still due."""
-    options = SyncOptions().as_options()
+    options = SyncOptions().as_options(vault.policy)
     try:
         run = create_run(vault, RunKind.SYNC, trigger=Trigger.SCHEDULE, options=options, chunks=first_chunks(vault))
     except Busy:

@@ -115,9 +115,10 @@ def test_a_selection_of_nothing_is_everything() -> None:
 
 def test_patterns_are_paths_directories_and_globs() -> None:
     chosen = Selection(patterns=["a/b/", "x*.txt"]).parameters
-    assert chosen["from_dirs"] == ["a/b/"]
-    assert chosen["to_dirs"] == ["a/b0"]
+    assert chosen["from_dirs"] == ["a/b/", "x*.txt/"]
+    assert chosen["to_dirs"] == ["a/b0", "x*.txt0"]
     assert chosen["globs"] == [r"^x.*\.txt$"]
+    assert Selection(patterns=["*/x*.d[!ab]?"]).parameters["globs"] == [r"^.*/x.*\.d[^ab].$"]
     exact = Selection(patterns=["x*.txt"], exact=True).parameters
     assert (exact["paths"], exact["globs"], exact["from_dirs"]) == (["x*.txt"], [], [])
 
