@@ -51,10 +51,10 @@ def price_key(vault: Vault) -> tuple[str, str]:
 
 
 def listed(provider: str, region: str) -> Listed | None:
-    """The newest list that holds now: of the region, else of all regions. None: the prices are unknown."""
+    """Of the lists that hold now, the one last seen to: of the region, else of all. None: the prices are unknown."""
     lists = PriceList.objects.filter(provider=provider, valid_from__lte=Now()).annotate(now=Now())
     for where in (region, ANY):
-        found = lists.filter(region=where).order_by("-valid_from", "-id").first()
+        found = lists.filter(region=where).order_by("-checked_at", "-id").first()
         if found is not None:
             age = max(timedelta(0), found.now - found.checked_at)
             return Listed(catalog=_catalog(found), source=found.source, age=age)

@@ -7,7 +7,7 @@ so a refresh keeps the egress rate that is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
@@ -65,8 +65,11 @@ def is_offer(content: bytes) -> bool:
     return b'"offerCode"' in content[:4096]
 
 
-def read_offer(content: bytes, *, egress: tuple[Unit, Decimal] | None = None) -> Prices:
-    """The S3 prices of the one region in an offer file. Raises Refused."""
+Egress = Callable[[str], tuple[Unit, Decimal] | None]
+
+
+def read_offer(content: bytes, *, egress: Egress = lambda region: None) -> Prices:
+    """The S3 prices of the one region in an offer file; `egress` knows what leaves a region. Raises Refused."""
     try:
         offer = msgspec.json.decode(content, type=Offer)
     except msgspec.DecodeError as error:
@@ -74,13 +77,15 @@ def read_offer(content: bytes, *, egress: tuple[Unit, Decimal] | None = None) ->
     if offer.offer_code != "AmazonS3":
         raise malformed(f"offerCode is {offer.offer_code}, not AmazonS3")
     rates = list(_rates(offer))
-    if egress is not None:
-        rates.append(_rate(ANY, Charge.EGRESS, egress[0], egress[1]))
+    region = _region(offer)
+    leaving = egress(region)
+    if leaving is not None:
+        rates.append(_rate(ANY, Charge.EGRESS, *leaving))
     found = PriceFile(
         format=FORMAT,
         format_version=FORMAT_VERSION,
         provider="aws-s3",
-        region=_region(offer),
+        region=region,
         currency="USD",
         version=offer.version,
         valid_from=offer.publication_date,

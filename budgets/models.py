@@ -72,7 +72,7 @@ class PriceList(models.Model):
     stored_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        ordering = ["provider", "region", "-valid_from", "-id"]
+        ordering = ["provider", "region", "-checked_at", "-id"]
         constraints = [
             models.UniqueConstraint(fields=["provider", "region", "version"], name="one_price_list_per_version"),
         ]

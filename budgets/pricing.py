@@ -82,19 +82,23 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Requests and downloaded bytes on objects of one storage class."""
+    """Requests and downloaded bytes on objects of one storage class, and bytes that a server-side copy reads."""
 
     storage_class: str
     requests: Mapping[RequestClass, int]
+    copied_bytes: int = 0
 
     def quantities(self) -> Iterable[tuple[Charge, int]]:
-        """A downloaded byte is charged as leaving the provider, and as retrieved where the class has a fee."""
+        """A downloaded byte is charged as leaving the provider, and as retrieved where the class has a fee.
+
+        A copied byte does not leave, but is retrieved.
+        """
         downloaded = self.requests.get(RequestClass.DOWNLOAD_BYTES, 0)
         for request_class in RequestClass:
             if request_class is not RequestClass.DOWNLOAD_BYTES:
                 yield Charge(request_class.value), self.requests.get(request_class, 0)
         yield Charge.EGRESS, downloaded
-        yield Charge.RETRIEVAL, downloaded
+        yield Charge.RETRIEVAL, downloaded + self.copied_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +153,10 @@ def money(amount: Decimal) -> str:
 
 def _by_class(usages: tuple[Usage, ...]) -> Iterable[Usage]:
     for storage_class in sorted({usage.storage_class for usage in usages}):
-        parts = [usage.requests for usage in usages if usage.storage_class == storage_class]
-        requests = {c: sum(part.get(c, 0) for part in parts) for c in RequestClass}
-        yield Usage(storage_class=storage_class, requests=requests)
+        parts = [usage for usage in usages if usage.storage_class == storage_class]
+        requests = {c: sum(part.requests.get(c, 0) for part in parts) for c in RequestClass}
+        copied = sum(part.copied_bytes for part in parts)
+        yield Usage(storage_class=storage_class, requests=requests, copied_bytes=copied)
 
 
 def _rounded_up(usage: Usage) -> Iterable[Usage]:
@@ -164,8 +169,9 @@ def _rounded_up(usage: Usage) -> Iterable[Usage]:
             requests[c] = 0
         # Members of a class cost the same, so the sum may stand for any of them.
         requests[classes[-1]] = _up(total, 10**6)
-    requests[RequestClass.DOWNLOAD_BYTES] = _up(requests.get(RequestClass.DOWNLOAD_BYTES, 0), 10**9)
-    yield Usage(storage_class=usage.storage_class, requests=requests)
+    # Only retrieved bytes cost anything there, so that copied ones may stand for all of them.
+    read = requests.pop(RequestClass.DOWNLOAD_BYTES, 0) + usage.copied_bytes
+    yield Usage(storage_class=usage.storage_class, requests=requests, copied_bytes=_up(read, 10**9))
 
 
 def _up(quantity: int, step: int) -> int:

@@ -68,14 +68,24 @@ def dry_run(
     conflict: Annotated[
         str | None, typer.Option("--on-sync-conflict", "--conflict", help="What if: another conflict policy.")
     ] = None,
+    no_pricing: Annotated[bool, typer.Option("--no-pricing", help="Leave out what it would cost.")] = False,
+    refresh_pricing: Annotated[
+        bool, typer.Option("--refresh-pricing", help="Read the provider's price list first; else the known one serves.")
+    ] = False,
 ) -> int:
     """Show what a sync would do and what it needs. Sends no request and changes nothing."""
     from sync.drive import drive_dry_run
     from vaulthalla.vaults.lookup import vault_by_name
 
+    found = vault_by_name(vault)
+    if refresh_pricing:
+        from budgets.catalog_refresh import refresh_for
+
+        console.message(refresh_for(found))
     return drive_dry_run(
         console,
-        vault_by_name(vault),
+        found,
+        pricing=not no_pricing,
         listed=list_,
         refresh_index=refresh_index,
         strategy=strategy,

@@ -58,6 +58,7 @@ def drive_dry_run(
     refresh_index: bool,
     strategy: str | None,
     conflict: str | None,
+    pricing: bool = True,
 ) -> int:
     """Plans and shows the plan. Over budget is still exit 0; what kept it from planning is an error."""
     from sync.dry_run import dry_run_json, dry_run_text, planned_operations, start_dry_run
@@ -75,7 +76,7 @@ def drive_dry_run(
         for operation in planned_operations(run):
             console.line(operation)
     else:
-        console.result(dry_run_json(run, vault), dry_run_text)
+        console.result(dry_run_json(run, vault, pricing=pricing), dry_run_text)
     return 0
 
 

@@ -7,4 +7,5 @@ import sync.finish
 import sync.hash_phase
 import sync.planner
 import sync.prepare
+import sync.prices
 import sync.scan  # noqa: F401

@@ -8,6 +8,7 @@ from budgets.access import lost, spent
 from indexing.describe import index_info
 from sync.finish import COUNTED
 from sync.models import Conflict
+from sync.prices import cost_json
 from vaulthalla import units
 from vaulthalla.console import cell, fields
 from vaulthalla.requests import Requests
@@ -41,7 +42,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "failures": run.result.get("failures", []),
         "requests": spent(run.pk).as_json(),
         "lost": lost(run.pk).as_json(),
-        "cost": None,
+        "cost": cost_json(run),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
     }
@@ -61,6 +62,8 @@ def run_text(value: dict[str, Any]) -> str:
     if moved["up"] or moved["down"]:
         lines.append(("Bytes", f"{units.format_size(moved['up'])} up, {units.format_size(moved['down'])} down"))
     lines.append(("Requests", _counts(requests) or "none"))
+    if value["cost"]:
+        lines.append(("Cost", f"{value['cost']['amount']} {value['cost']['currency']}"))
     lines += [("Failed", f"{f['path']}: {f['reason']}") for f in value["failures"]]
     for name in ("stall", "error"):
         if value[name]:

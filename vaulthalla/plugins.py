@@ -7,6 +7,7 @@ COMMANDS = (
     "vaulthalla.vaults.commands",
     "sync.commands",
     "indexing.commands",
+    "budgets.commands",
     "vaulthalla.work.commands",
 )
 

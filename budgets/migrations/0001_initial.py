@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
                 ("stored_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                "ordering": ["provider", "region", "-valid_from", "-id"],
+                "ordering": ["provider", "region", "-checked_at", "-id"],
                 "constraints": [
                     models.UniqueConstraint(fields=("provider", "region", "version"), name="one_price_list_per_version")
                 ],
