@@ -76,8 +76,8 @@ def read_offer(content: bytes, *, egress: Egress = lambda region: None) -> Price
         raise malformed(str(error)) from None
     if offer.offer_code != "AmazonS3":
         raise malformed(f"offerCode is {offer.offer_code}, not AmazonS3")
-    rates = list(_rates(offer))
     region = _region(offer)
+    rates = list(_rates(offer))
     leaving = egress(region)
     if leaving is not None:
         rates.append(_rate(ANY, Charge.EGRESS, *leaving))
@@ -96,10 +96,17 @@ def read_offer(content: bytes, *, egress: Egress = lambda region: None) -> Price
 
 
 def _region(offer: Offer) -> str:
-    regions = {product.attributes.get("regionCode", "") for product in offer.products.values()} - {""}
+    """Of requests: traffic names the regions on both of its ends."""
+    regions = {attributes.get("regionCode", "") for attributes in _requests(offer)}
     if len(regions) != 1:
-        raise malformed("it must hold one region")
+        raise malformed("it must hold the requests of one region")
     return regions.pop()
+
+
+def _requests(offer: Offer) -> Iterator[dict[str, str]]:
+    for product in offer.products.values():
+        if _USAGE.fullmatch(product.attributes.get("usagetype", "")):
+            yield product.attributes
 
 
 def _rates(offer: Offer) -> Iterator[FileRate]:

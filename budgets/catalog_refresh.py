@@ -54,7 +54,7 @@ def refresh(provider: str, region: str, *, host: str = HOST) -> Refreshed:
             raise malformed(f"it holds {prices.catalog.region}, not {region}")
         added = store(prices)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        why = f"the price list could not be read ({type(error).__name__})"
+        why = f"the price list could not be read ({_short(error)})"
         return Refreshed(provider=provider, region=region, result="failed", version=version, why=why)
     except Refused as error:
         why = error.message.rstrip(".")
@@ -97,6 +97,11 @@ def fetch(url: str) -> bytes:
     if len(body) > LARGEST_FILE:
         raise OSError("the price list is too large")
     return body
+
+
+def _short(error: Exception) -> str:
+    """The answer's status where there was one, else what kind of failure it was."""
+    return str(error) if isinstance(error, OSError) and not error.errno else type(error).__name__
 
 
 def egress_known(region: str) -> tuple[Unit, Decimal] | None:

@@ -1,0 +1,136 @@
+"""Price lists in the database: what holds, how old it is, and that a failed refresh changes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from budgets.catalog import Listed, listed, seed, store
+from budgets.catalog_builtin import builtin
+from budgets.catalog_refresh import refresh
+from budgets.models import PriceList, PriceRate
+from budgets.pricing import Charge
+from tests.unit.budgets.test_catalog import USAGES, offer, read_offer
+
+pytestmark = pytest.mark.django_db
+
+REGION = "eu-central-1"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[int, bytes], str]]:
+    """serve(status, body): the address of a server that answers every request so."""
+    answers: list[tuple[int, bytes]] = [(200, b"")]
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers[-1]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+
+    def answer(status: int, body: bytes) -> str:
+        answers.append((status, body))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield answer
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def held(provider: str = "aws-s3", region: str = REGION) -> Listed:
+    found = listed(provider, region)
+    assert found is not None
+    return found
+
+
+def test_seeding_twice_changes_nothing() -> None:
+    seed()
+    before = (PriceList.objects.count(), PriceRate.objects.count())
+    seed()
+    assert (PriceList.objects.count(), PriceRate.objects.count()) == before
+    for prices in builtin():
+        catalog = prices.catalog
+        found = held(catalog.provider, catalog.region).catalog
+        assert set(found.rates) == set(catalog.rates)
+
+
+def test_regions_do_not_lend_their_prices() -> None:
+    assert listed("aws-s3", REGION) is None
+    assert listed("wasabi", "*") is None
+    assert held("cloudflare-r2", "auto").catalog.region == "*"
+
+
+def test_age() -> None:
+    store(read_offer(offer(USAGES)), checked_at=datetime.now(UTC) - timedelta(days=31))
+    assert held().stale
+    # Seen again, it is young again.
+    store(read_offer(offer(USAGES)))
+    assert not held().stale
+    assert held().age < timedelta(minutes=1)
+
+
+def test_a_list_of_tomorrow_waits() -> None:
+    store(read_offer(offer(USAGES, publicationDate="2999-01-01T00:00:00Z")))
+    assert listed("aws-s3", REGION) is None
+
+
+def test_refresh(serve: Callable[[int, bytes], str]) -> None:
+    host = serve(200, offer(USAGES))
+    assert refresh("aws-s3", REGION, host=host).result == "added"
+    assert refresh("aws-s3", REGION, host=host).result == "unchanged"
+    newer = offer({**USAGES, "Requests-Tier1": "0.000006"}, version="2")
+    assert refresh("aws-s3", REGION, host=serve(200, newer)).version == "2"
+    assert held().catalog.version == "2"
+    assert PriceList.objects.filter(region=REGION).count() == 2
+
+
+def test_a_refresh_keeps_what_leaving_a_region_costs(serve: Callable[[int, bytes], str]) -> None:
+    content = offer(USAGES).replace(b"eu-central-1", b"us-east-1").replace(b"EUC1-", b"")
+    before = held(region="us-east-1").catalog.rate("STANDARD", Charge.EGRESS)
+    assert refresh("aws-s3", "us-east-1", host=serve(200, content)).result == "added"
+    after = held(region="us-east-1").catalog
+    assert after.version == "20261101000000"
+    assert after.rate("STANDARD", Charge.EGRESS) == before is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (404, b"", "status 404"),
+        (500, b"", "could not be read"),
+        (200, b"", "malformed"),
+        (200, b"<html>", "malformed"),
+        (200, offer(USAGES)[:-9], "malformed"),
+        (200, offer(USAGES).replace(b"eu-central-1", b"eu-west-9"), "eu-west-9"),
+        (200, offer({**USAGES, "Requests-Tier1": "9"}), "other prices"),
+    ],
+)
+def test_a_failed_refresh_keeps_the_old(serve: Callable[[int, bytes], str], status: int, body: bytes, why: str) -> None:
+    store(read_offer(offer(USAGES)), checked_at=datetime.now(UTC) - timedelta(days=1))
+    before = held()
+    came = refresh("aws-s3", REGION, host=serve(status, body))
+    assert (came.result, came.version) == ("failed", before.catalog.version)
+    assert why in came.text
+    assert held().catalog == before.catalog
+    assert held().age >= timedelta(days=1)
+
+
+def test_providers_without_a_list_to_read() -> None:
+    came = refresh("cloudflare-r2", "auto")
+    assert came.result == "unsupported"
+    assert "builtin" in came.text
