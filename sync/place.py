@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from sync import syscalls
 from sync.fingerprint import Fingerprint, fingerprint
 from sync.paths import CONTROL_DIR, STAGE_PREFIX
+from vaulthalla import syscalls
 
 _WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a fifo must not wait for its other end.

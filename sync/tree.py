@@ -24,8 +24,8 @@ from typing import BinaryIO, Self
 from sync.fingerprint import Fingerprint, fingerprint
 from sync.paths import CONTROL_DIR, STAGE_PREFIX, path_problem
 from sync.place import LocalChanged, Place, folder_of, nearest, place
-from sync.syscalls import links_unsupported, sync_filesystem
 from vaulthalla.errors import Refused
+from vaulthalla.syscalls import links_unsupported, sync_filesystem
 
 __all__ = ["STAGE_DIR", "TRASH_DIR", "LocalChanged", "Staged", "Tree", "free_bytes", "seal"]
 

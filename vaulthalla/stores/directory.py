@@ -1,7 +1,8 @@
 """A second directory as a store. Its ETag is the file's fingerprint; nothing here is a request, so no meter is asked.
 
-Writes are staged below `.vaulthalla/stage/`, fsynced and renamed; what they replace or delete is first linked into
-`.vaulthalla/trash/<run>/`. Paths are opened segment by segment from the root and never through a symlink.
+Writes are staged below `.vaulthalla/stage/`, fsynced and renamed; what they replace or delete is kept in
+`.vaulthalla/trash/<run>/`. Whoever saves a file right then keeps it: what came out is compared with what was
+expected, and put back. Paths are opened segment by segment from the root and never through a symlink.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from typing import BinaryIO, NoReturn
 
+from vaulthalla import syscalls
 from vaulthalla.stores.base import (
     ANYTHING,
     AccessDenied,
@@ -33,6 +35,7 @@ from vaulthalla.stores.base import (
     ObjectMissing,
     Page,
     Part,
+    PreconditionFailed,
     StoreError,
     StoreFull,
     StoreUnavailable,
@@ -70,23 +73,49 @@ class _Place:
 
     def stat(self) -> os.stat_result | None:
         """Of the regular file here; None when there is nothing."""
-        try:
-            found = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        if not stat_module.S_ISREG(found.st_mode):
+        found = self.look()
+        if found is not None and not stat_module.S_ISREG(found.st_mode):
             raise PlaceTaken(f"{self.name} is not a regular file.", provider_code="not_a_file")
         return found
+
+    def look(self) -> os.stat_result | None:
+        """Of whatever is here."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def holds(self, body: os.stat_result) -> bool:
+        """Whether this is that very file, unchanged; links and renames, which move its change time, aside."""
+        found = self.look()
+        return found is not None and _body(found) == _body(body)
+
+    def beside(self) -> _Place:
+        """A free name in the same directory that listings pass over."""
+        return _Place(self.folder, STAGED.decode() + uuid.uuid4().hex)
 
     def unlink(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self.folder)
+
+    def unlink_body(self, body: os.stat_result) -> None:
+        """Anything else that is here by now is somebody's."""
+        if self.holds(body):
+            self.unlink()
 
     def link(self, target: _Place) -> None:
         os.link(self.name, target.name, src_dir_fd=self.folder, dst_dir_fd=target.folder, follow_symlinks=False)
 
     def rename(self, target: _Place) -> None:
         os.rename(self.name, target.name, src_dir_fd=self.folder, dst_dir_fd=target.folder)
+
+    def rename_new(self, target: _Place) -> None:
+        """Raises FileExistsError when the target is taken."""
+        syscalls.rename_new(self.folder, self.name, target.folder, target.name)
+
+    def exchange(self, target: _Place) -> bool:
+        """Swaps both atomically; False where this filesystem cannot."""
+        return syscalls.exchange(self.folder, self.name, target.folder, target.name)
 
 
 class DirectoryStore:
@@ -208,8 +237,7 @@ class DirectoryStore:
                 if found is None:
                     return now
                 require(key, _etag(found), Condition(etag=if_match))
-                self._keep(key, here)
-                here.unlink()
+                self._in_trash(key, here, lambda kept: _take_out(key, here, kept, found))
                 os.fsync(here.folder)
         except ObjectMissing:
             return now
@@ -238,31 +266,54 @@ class DirectoryStore:
     def _write(self, key: str, write: Callable[[BinaryIO], int], condition: Condition) -> Written:
         """Stages what `write` writes (it returns the mtime), then puts it at `key`, keeping what was there."""
         with self._place(key, create=True) as here:
-            _check(key, here, condition)
+            old = _check(key, here, condition)
             with self._place(self._stage(key, here), create=True) as staged:
+                body = _fill(staged, write, like=old)
                 try:
-                    _fill(staged, write, like=here.stat())
-                    self._publish(key, staged, here, condition)
+                    self._publish(key, staged, here, condition, body)
                 finally:
-                    staged.unlink()
+                    staged.unlink_body(body)
             os.fsync(here.folder)
-            return Written(etag=_etag(_present(key, here.stat())), observed_at=datetime.now(UTC))
+            return Written(etag=_etag_of(key, here, body), observed_at=datetime.now(UTC))
 
-    def _publish(self, key: str, staged: _Place, here: _Place, condition: Condition) -> None:
-        _check(key, here, condition)
-        if here.stat() is None:
-            try:
-                # Unlike a rename, a link never replaces what somebody else put here meanwhile.
-                staged.link(here)
-            except FileExistsError:
-                require(key, "", Condition(absent=True))
-            except OSError as error:
-                if not _links_unsupported(error):
-                    raise
-                staged.rename(here)
+    def _publish(self, key: str, staged: _Place, here: _Place, condition: Condition, body: os.stat_result) -> None:
+        old = _check(key, here, condition)
+        if old is not None:
+            self._replace(key, staged, here, old, body)
+            return
+        try:
+            staged.rename_new(here)
+        except FileExistsError as error:
+            raise PreconditionFailed(f"{key} appeared while it was written.") from error
+
+    def _replace(self, key: str, staged: _Place, here: _Place, old: os.stat_result, body: os.stat_result) -> None:
+        """Atomically, then looks at what came out: a file saved in between goes back where it was."""
+        try:
+            self._in_trash(key, here, lambda kept: _link_or_copy(here, kept))
+            swapped = staged.exchange(here)
+        except (ObjectMissing, FileNotFoundError) as error:
+            raise PreconditionFailed(f"{key} is gone.") from error
+        if not (staged if swapped else here).holds(old):
+            if swapped:
+                self._put_back(key, staged, here, body)
+            raise PreconditionFailed(f"{key} changed while it was replaced.")
+        if swapped:
+            staged.unlink()
         else:
-            self._keep(key, here)
             staged.rename(here)
+
+    def _put_back(self, key: str, staged: _Place, here: _Place, body: os.stat_result) -> None:
+        try:
+            staged.exchange(here)
+            if not staged.holds(body):
+                # Saved once more before that: the newest stays.
+                staged.exchange(here)
+        except FileNotFoundError:
+            # Deleted before that: it stays so.
+            pass
+        if not staged.holds(body):
+            self._in_trash(key, staged, lambda kept: _link_or_copy(staged, kept))
+            staged.unlink()
 
     def _stage(self, key: str, here: _Place) -> str:
         """Below the control directory, or beside the target where that is another filesystem."""
@@ -272,14 +323,13 @@ class DirectoryStore:
         folder, slash, _ = key.rpartition("/")
         return f"{folder}{slash}{STAGED.decode()}{name}"
 
-    def _keep(self, key: str, here: _Place) -> None:
-        """Links what is here into the trash, under a fresh name of this run."""
+    def _in_trash(self, key: str, here: _Place, step: Callable[[_Place], None]) -> None:
+        """Runs `step`, which brings what is here to a fresh name in the trash of this run."""
         for attempt in count(1):
             run = self.run if attempt == 1 else f"{self.run}.{attempt}"
             try:
                 with self._place(f"{TRASH}/{run}/{key}", create=True) as kept:
-                    _link_or_copy(here, kept)
-                    os.fsync(kept.folder)
+                    _into(kept, here, step)
             except PlaceTaken:
                 continue
             return
@@ -358,15 +408,20 @@ def _open_read(key: str, here: _Place) -> BinaryIO:
     return open(fd, "rb")
 
 
-def _fill(staged: _Place, write: Callable[[BinaryIO], int], *, like: os.stat_result | None) -> None:
-    """The whole body on the disk, with its time, and the permissions of what it will replace."""
+def _fill(staged: _Place, write: Callable[[BinaryIO], int], *, like: os.stat_result | None) -> os.stat_result:
+    """The whole body on the disk, with its time, and the permissions of what it will replace; nothing on failure."""
     with open(os.open(staged.name, _CREATE, 0o666, dir_fd=staged.folder), "wb") as new:
-        mtime_ns = write(new)
-        new.flush()
-        if like is not None:
-            os.fchmod(new.fileno(), stat_module.S_IMODE(like.st_mode))
-        os.utime(new.fileno(), ns=(mtime_ns, mtime_ns))
-        os.fsync(new.fileno())
+        try:
+            mtime_ns = write(new)
+            new.flush()
+            if like is not None:
+                os.fchmod(new.fileno(), stat_module.S_IMODE(like.st_mode))
+            os.utime(new.fileno(), ns=(mtime_ns, mtime_ns))
+            os.fsync(new.fileno())
+        except BaseException:
+            staged.unlink()
+            raise
+        return os.fstat(new.fileno())
 
 
 def _write_checked(key: str, body: bytes | BinaryIO, content: Content, new: BinaryIO) -> None:
@@ -390,18 +445,53 @@ def _pieces(key: str, body: BinaryIO, wanted: int) -> Iterator[bytes]:
         yield piece
 
 
-def _check(key: str, here: _Place, condition: Condition) -> None:
+def _check(key: str, here: _Place, condition: Condition) -> os.stat_result | None:
+    """What was found to fit the condition."""
     found = here.stat()
     require(key, None if found is None else _etag(found), condition)
+    return found
+
+
+def _into(kept: _Place, here: _Place, step: Callable[[_Place], None]) -> None:
+    try:
+        step(kept)
+    except FileExistsError as error:
+        raise PlaceTaken(f"{kept.name} is kept already.") from error
+    except FileNotFoundError as error:
+        # Else it is the directory in the trash that went away, and nothing happened.
+        if here.look() is None:
+            raise ObjectMissing(f"{here.name} does not exist.") from error
+        raise
+    os.fsync(kept.folder)
+
+
+def _take_out(key: str, here: _Place, kept: _Place, expected: os.stat_result) -> None:
+    try:
+        _move_out(key, here, kept, expected)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _link_or_copy(here, kept)
+        beside = here.beside()
+        _move_out(key, here, beside, expected)
+        beside.unlink()
+
+
+def _move_out(key: str, here: _Place, out: _Place, expected: os.stat_result) -> None:
+    here.rename_new(out)
+    if out.holds(expected):
+        return
+    # Saved between the look and the move. Should the name be taken again already, it stays where it was moved.
+    with suppress(FileExistsError):
+        out.rename_new(here)
+    raise PreconditionFailed(f"{key} changed while it was deleted.")
 
 
 def _link_or_copy(here: _Place, kept: _Place) -> None:
     try:
         here.link(kept)
-    except FileExistsError as error:
-        raise PlaceTaken(f"{kept.name} is kept already.") from error
     except OSError as error:
-        if not (_links_unsupported(error) or error.errno == errno.EXDEV):
+        if not (syscalls.links_unsupported(error) or error.errno == errno.EXDEV):
             raise
         with _open_read(here.name, here) as body:
             found = os.fstat(body.fileno())
@@ -412,14 +502,22 @@ def _link_or_copy(here: _Place, kept: _Place) -> None:
                 os.fsync(new.fileno())
 
 
-def _links_unsupported(error: OSError) -> bool:
-    return error.errno in (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
-
-
 def _present(key: str, found: os.stat_result | None) -> os.stat_result:
     if found is None:
         raise ObjectMissing(f"{key} does not exist.")
     return found
+
+
+def _etag_of(key: str, here: _Place, body: os.stat_result) -> str:
+    """Of our own body, never of what somebody saved over it right after."""
+    found = here.look()
+    if found is None or _body(found) != _body(body):
+        raise PreconditionFailed(f"{key} changed right after it was written.")
+    return _etag(found)
+
+
+def _body(found: os.stat_result) -> tuple[int, int, int]:
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _etag(found: os.stat_result) -> str:

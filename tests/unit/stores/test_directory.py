@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,15 @@ from hypothesis import strategies as st
 
 from tests.support.contents import content_of
 from tests.support.meters import CountingMeter
-from vaulthalla.stores.base import BucketMissing, Condition, ObjectMissing, PreconditionFailed, UnexpectedResponse
+from vaulthalla import syscalls
+from vaulthalla.stores.base import (
+    BodyCorrupt,
+    BucketMissing,
+    Condition,
+    ObjectMissing,
+    PreconditionFailed,
+    UnexpectedResponse,
+)
 from vaulthalla.stores.directory import DirectoryStore
 from vaulthalla.stores.walk import walk
 
@@ -169,3 +179,185 @@ def test_a_directory_in_the_way_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(UnexpectedResponse):
             store.put(key, BODY, content_of(BODY))
     assert listed(store) == ["a/b"]
+
+
+@pytest.fixture(params=["renameat2", "plain rename"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both with and without the renames that not every filesystem has."""
+    if request.param == "plain rename":
+        monkeypatch.setattr(syscalls, "_renameat2", None)
+
+
+def save(path: Path, body: bytes) -> Callable[[], object]:
+    """As editors do: a new file, renamed over the old one."""
+
+    def by_rename() -> None:
+        new = path.with_name("new")
+        new.write_bytes(body)
+        new.rename(path)
+
+    return by_rename
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, call: str, *steps: Callable[[], object]) -> None:
+    """The first of `steps` happens right before the first such system call, the second before the second."""
+    real, coming = getattr(syscalls, call), iter(steps)
+
+    def late(*names: int | str) -> object:
+        next(coming, bool)()
+        return real(*names)
+
+    monkeypatch.setattr(syscalls, call, late)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+KEPT = ".vaulthalla/trash/run-1/file"
+
+
+class TestSavedWhileItIsReplaced:
+    @pytest.mark.usefixtures("kernel")
+    def test_the_saved_file_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        etag = store.put("file", b"old", content_of(b"old")).etag
+        meanwhile(monkeypatch, "exchange", save(file, b"mine"))
+        with pytest.raises(PreconditionFailed):
+            store.put("file", BODY, content_of(BODY), condition=Condition(etag=etag))
+        assert files(tmp_path) == {"file": b"mine", KEPT: b"old"}
+
+    def test_a_link_that_was_put_there_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        store.put("file", b"old", content_of(b"old"))
+        (tmp_path / "link").symlink_to("elsewhere")
+        meanwhile(monkeypatch, "exchange", lambda: (tmp_path / "link").rename(file))
+        with pytest.raises(PreconditionFailed):
+            store.put("file", BODY, content_of(BODY))
+        assert os.readlink(file) == "elsewhere"
+
+    def test_saved_again_the_newest_stays_and_the_other_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        store.put("file", b"old", content_of(b"old"))
+        meanwhile(monkeypatch, "exchange", save(file, b"mine"), save(file, b"mine, too"))
+        with pytest.raises(PreconditionFailed):
+            store.put("file", BODY, content_of(BODY))
+        assert files(tmp_path) == {
+            "file": b"mine, too",
+            KEPT: b"old",
+            ".vaulthalla/trash/run-1.2/file": b"mine",
+        }
+
+    def test_deleted_again_it_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        store.put("file", b"old", content_of(b"old"))
+        meanwhile(monkeypatch, "exchange", save(file, b"mine"), file.unlink)
+        with pytest.raises(PreconditionFailed):
+            store.put("file", BODY, content_of(BODY))
+        assert files(tmp_path) == {KEPT: b"old", ".vaulthalla/trash/run-1.2/file": b"mine"}
+
+    @pytest.mark.usefixtures("kernel")
+    def test_a_file_that_went_stays_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = store_of(tmp_path)
+        store.put("file", b"old", content_of(b"old"))
+        meanwhile(monkeypatch, "exchange", (tmp_path / "file").unlink)
+        with pytest.raises(PreconditionFailed):
+            store.put("file", BODY, content_of(BODY))
+        assert files(tmp_path) == {KEPT: b"old"}
+
+    @pytest.mark.usefixtures("kernel")
+    def test_a_file_that_appeared_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        meanwhile(monkeypatch, "rename_new", save(tmp_path / "file", b"mine"))
+        with pytest.raises(PreconditionFailed):
+            store_of(tmp_path).put("file", BODY, content_of(BODY))
+        assert files(tmp_path) == {"file": b"mine"}
+
+
+class TestSavedWhileItIsDeleted:
+    @pytest.mark.usefixtures("kernel")
+    def test_the_saved_file_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        etag = store.put("file", b"old", content_of(b"old")).etag
+        meanwhile(monkeypatch, "rename_new", save(file, b"mine"))
+        with pytest.raises(PreconditionFailed):
+            store.delete("file", if_match=etag)
+        assert files(tmp_path) == {"file": b"mine"}
+
+    @pytest.mark.usefixtures("kernel")
+    def test_saved_again_the_newest_stays_and_the_other_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        store.put("file", b"old", content_of(b"old"))
+        meanwhile(monkeypatch, "rename_new", save(file, b"mine"), save(file, b"mine, too"))
+        with pytest.raises(PreconditionFailed):
+            store.delete("file")
+        assert files(tmp_path) == {"file": b"mine, too", KEPT: b"mine"}
+
+    def test_deleted_meanwhile_is_deleted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = store_of(tmp_path)
+        store.put("file", b"old", content_of(b"old"))
+        meanwhile(monkeypatch, "rename_new", (tmp_path / "file").unlink)
+        store.delete("file")
+        assert files(tmp_path) == {}
+
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_so_it_is_with_a_trash_on_another_filesystem(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+    ) -> None:
+        store, file = store_of(tmp_path), tmp_path / "file"
+        store.put("file", b"old", content_of(b"old"))
+        real = syscalls.rename_new
+
+        def across(source_dir: int, source: str, target_dir: int, target: str) -> None:
+            if os.fstat(source_dir).st_ino != os.fstat(target_dir).st_ino:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            real(source_dir, source, target_dir, target)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(syscalls, "rename_new", across)
+        monkeypatch.setattr(os, "link", refuse)
+        if not saved:
+            store.delete("file")
+            assert files(tmp_path) == {KEPT: b"old"}
+            return
+        meanwhile(monkeypatch, "rename_new", bool, save(file, b"mine"))
+        with pytest.raises(PreconditionFailed):
+            store.delete("file")
+        assert files(tmp_path) == {"file": b"mine", KEPT: b"old"}
+
+
+def in_place(path: Path) -> Callable[[], object]:
+    return lambda: path.write_bytes(b"mine")
+
+
+@pytest.mark.parametrize("saved", [lambda path: save(path, b"mine"), in_place, lambda path: path.unlink])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_is_saved_right_after_a_write_is_not_taken_for_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool, saved: Callable[[Path], Callable[[], object]]
+) -> None:
+    store, file = store_of(tmp_path), tmp_path / "file"
+    if replaced:
+        store.put("file", b"old", content_of(b"old"))
+    real, root = os.fsync, tmp_path.stat().st_ino
+
+    def late(fd: int) -> None:
+        real(fd)
+        if os.fstat(fd).st_ino == root and file.exists() and file.read_bytes() == BODY:
+            saved(file)()
+
+    monkeypatch.setattr(os, "fsync", late)
+    with pytest.raises(PreconditionFailed):
+        store.put("file", BODY, content_of(BODY))
+    kept = {KEPT: b"old"} if replaced else {}
+    assert files(tmp_path) == (kept if not file.exists() else {"file": b"mine", **kept})
+
+
+def test_a_torn_body_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(BodyCorrupt):
+        store_of(tmp_path).put("file", b"torn", content_of(BODY))
+    assert files(tmp_path) == {}

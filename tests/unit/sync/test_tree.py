@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sync import place as place_module
-from sync import syscalls
 from sync.fingerprint import Fingerprint
 from sync.tree import STAGE_DIR, TRASH_DIR, LocalChanged, Staged, Tree, seal
+from vaulthalla import syscalls
 from vaulthalla.errors import Refused
 
 MTIME = 1_600_000_000_123_456_789
@@ -179,7 +178,7 @@ class TestPublish:
         (root / "a").write_bytes(b"old")
         os.utime(root / "a", ns=(MTIME, MTIME))
         expected = seen(tree, "a")
-        monkeypatch.setattr(place_module.os, "link", refuse)
+        monkeypatch.setattr(os, "link", refuse)
         tree.publish(body(tree, "a", b"new"), "a", expected=expected, trash="1")
         assert files(root) == {"a": b"new", f"{TRASH_DIR}/1/a": b"old"}
         assert (root / TRASH_DIR / "1" / "a").stat().st_mtime_ns == MTIME
