@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 
-from budgets.models import Allotment, RunBudget
+from budgets.models import Allotment, PriceList, PriceRate, RunBudget
 from vaulthalla.work.admin import BoundedPaginator, ReadOnly
 from vaulthalla.work.models import Run
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     BudgetBase = admin.ModelAdmin[RunBudget]
     AllotmentBase = admin.ModelAdmin[Allotment]
     BudgetInlineBase = admin.TabularInline[RunBudget, Run]
+    PriceListBase = admin.ModelAdmin[PriceList]
+    PriceRateBase = admin.ModelAdmin[PriceRate]
 else:
     # Only the stubs know what a model's admin is an admin of.
-    BudgetBase = AllotmentBase = admin.ModelAdmin
+    BudgetBase = AllotmentBase = PriceListBase = PriceRateBase = admin.ModelAdmin
     BudgetInlineBase = admin.TabularInline
 
 AMOUNTS = ("request_class", "limit", "used", "held", "lost", "remaining")
@@ -59,3 +61,20 @@ class AllotmentAdmin(ReadOnly, AllotmentBase):
     ordering = ("-id",)
     paginator = BoundedPaginator
     show_full_result_count = False
+
+
+@admin.register(PriceList)
+class PriceListAdmin(ReadOnly, PriceListBase):
+    """Lists come in by `vh pricing catalog import` and `refresh`, which look at them first."""
+
+    list_display = ("provider", "region", "version", "currency", "source", "valid_from", "checked_at")
+    list_filter = ("provider",)
+    search_fields = ("region", "version")
+
+
+@admin.register(PriceRate)
+class PriceRateAdmin(ReadOnly, PriceRateBase):
+    list_display = ("price_list", "storage_class", "charge", "price", "unit")
+    list_filter = ("charge", "price_list__provider")
+    search_fields = ("price_list__region", "price_list__version", "storage_class")
+    list_select_related = ("price_list",)
