@@ -311,9 +311,9 @@ class Executor:
     # --- recording
 
     def _is_time_to_commit(self) -> bool:
-        return len(self.outcomes) >= COMMIT_OUTCOMES or (
-            bool(self.outcomes) and monotonic() - self.last_commit > COMMIT_SECONDS
-        )
+        # Parts of a large body count: what is not on record when this process dies is sent again.
+        news = bool(self.outcomes) or self.transfers.dirty
+        return len(self.outcomes) >= COMMIT_OUTCOMES or (news and monotonic() - self.last_commit > COMMIT_SECONDS)
 
     def _commit(self) -> None:
         """Writes the outcomes; what was staged goes on to be renamed into place."""
@@ -330,6 +330,8 @@ class Executor:
             sql.record_operations([_row(o) for o in outcomes if o.status != OperationStatus.PENDING])
             whole.write()
             self.transfers.store([o.operation.path for o in over if o.status == OperationStatus.DONE])
+            # What was sent so far is known for certain, whatever becomes of this process.
+            self.meter.settle()
         for outcome in outcomes:
             if outcome.status == OperationStatus.STAGED:
                 outcome.operation.status = OperationStatus.STAGED

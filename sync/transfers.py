@@ -26,7 +26,8 @@ class Transfers:
 
     @property
     def dirty(self) -> bool:
-        return any(body.dirty for _, body in self.bodies.values())
+        # Helper threads add bodies meanwhile.
+        return any(body.dirty for _, body in list(self.bodies.values()))
 
     def body(self, path: str, direction: Direction, *, version: str, size: int) -> BigBody:
         """The body under way, with the parts it has if they belong to this version; else a new one."""
