@@ -46,6 +46,7 @@ class World:
     proxy: Proxy
     bucket: str
     environment: dict[str, str] = field(default_factory=dict)
+    address: str = ""
 
     # --- commands
 
@@ -192,8 +193,9 @@ class World:
         return self.expect(0, "status")
 
     def database(self) -> psycopg.Connection[Any]:
-        url = self.status()["postgresql"]["url"]
-        return psycopg.connect(url, autocommit=True)
+        # A server that is started again has the same address.
+        self.address = self.address or self.status()["postgresql"]["url"]
+        return psycopg.connect(self.address, autocommit=True)
 
     def ask(self, statement: str, *parameters: Any) -> list[Any]:
         with self.database() as connection:
