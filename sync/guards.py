@@ -81,6 +81,7 @@ def park_downloads(run: Run, vault: Vault, needs: Requests) -> None:
     wanted = needs[RequestClass.DOWNLOAD_BYTES] or sql.planned_bytes(run.pk, BODIES)
     if not wanted:
         return
+    wanted -= sql.bytes_held(run.pk, vault.pk, BODIES)
     stall = _bytes_stall(run, wanted) or _space_stall(vault, wanted)
     if stall:
         record_stall(run.pk, stall)

@@ -391,6 +391,18 @@ def pending_totals(run_id: int, condition: str, actions: list[str]) -> tuple[int
     return int(number), int(size)
 
 
+def bytes_held(run_id: int, vault_id: int, actions: Sequence[str]) -> int:
+    """Body bytes of a run's downloads that an earlier attempt at the same version left here."""
+    statement = """
+        SELECT coalesce(sum(least(t.size, t.part_size * (SELECT count(*) FROM jsonb_object_keys(t.parts)))), 0)
+          FROM sync_operation o
+          JOIN sync_transfer t ON t.vault_id = %s AND t.path = o.path AND t.direction = 'down'
+           AND t.version = o.planned -> 'remote' ->> 'etag'
+         WHERE o.run_id = %s AND o.action = ANY(%s)
+    """
+    return int(fetch(statement, (vault_id, run_id, list(actions)))[0][0])
+
+
 def planned_bytes(run_id: int, actions: Sequence[str]) -> int:
     """Body bytes of a run's operations of some actions."""
     statement = "SELECT coalesce(sum(size), 0) FROM sync_operation WHERE run_id = %s AND action = ANY(%s)"
