@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -15,7 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from vaulthalla.errors import Stall, VaulthallaError
-from vaulthalla.work import doorbell, outage, registry, runs, sql
+from vaulthalla.work import doorbell, outage, process, registry, runs, sql
 from vaulthalla.work.lease import Lease
 from vaulthalla.work.models import ChunkStatus, Run
 from vaulthalla.work.phases import Phase
@@ -58,11 +56,6 @@ class Crashed:
 Outcome = Done | Yield | Stopped | Interrupted | Crashed
 
 
-def worker_name() -> str:
-    """This process, for people who look at leases."""
-    return f"{socket.gethostname()}:{os.getpid()}"[:200]
-
-
 def claim(queues: Iterable[str], *, pools: Sequence[str] | None = None, run_id: int | None = None) -> Lease | None:
     """Leases the oldest claimable chunk of the first queue that has one; None when none has.
 
@@ -77,7 +70,7 @@ def claim(queues: Iterable[str], *, pools: Sequence[str] | None = None, run_id: 
             run_id=run_id,
             token=token,
             seconds=settings.LEASE_SECONDS,
-            worker=worker_name(),
+            worker=process.own_name(),
         )
         if row is not None:
             return Lease(row, token, claimed_at=asked_at)

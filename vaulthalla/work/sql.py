@@ -99,6 +99,15 @@ SELECT id, run_id, kind, attempts, worker
    FOR NO KEY UPDATE SKIP LOCKED
 """
 
+# Who holds leases. Relies on the index `chunk_leased`.
+WORKERS = "SELECT DISTINCT worker FROM work_chunk WHERE status = 'running' AND lease_until >= clock_timestamp()"
+
+# Ends the leases of a process that is known to be gone; the row of a chunk that moved on meanwhile is not its any more.
+EXPIRE = """
+UPDATE work_chunk SET lease_until = clock_timestamp() - interval '1 second'
+ WHERE status = 'running' AND worker = %(worker)s AND lease_until >= clock_timestamp()
+"""
+
 # Gives a lapsed chunk, locked by LAPSED, to whoever claims it next, or gives it up. By primary key.
 TAKE_BACK = """
 UPDATE work_chunk
@@ -266,6 +275,15 @@ def lapsed() -> Lapsed | None:
     if row is None:
         return None
     return Lapsed(chunk_id=row[0], run_id=row[1], kind=row[2], attempts=row[3], worker=row[4])
+
+
+def workers() -> list[str]:
+    """The processes that hold leases, by the names they gave."""
+    return [str(name) for (name,) in _rows(WORKERS, {})]
+
+
+def expire(worker: str) -> None:
+    _changed(EXPIRE, {"worker": worker})
 
 
 def take_back(chunk_id: int, *, status: str, error: str) -> None:

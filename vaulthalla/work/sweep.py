@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from vaulthalla.work import doorbell, registry, runs, sql
+from vaulthalla.work import doorbell, process, registry, runs, sql
 from vaulthalla.work.execute import MOST_ATTEMPTS, chunk_failed
 from vaulthalla.work.models import ChunkStatus, Run, RunStatus
 from vaulthalla.work.values import SweepReport
@@ -18,6 +18,8 @@ def sweep(*, ring: bool = False) -> SweepReport:
     """One round; any number of processes may sweep at once. With `ring`, also wakes workers for what can be claimed."""
     registry.load()
     retaken = failed = 0
+    for worker in filter(process.is_gone, sql.workers()):
+        sql.expire(worker)
     while (gave_up := _take_back_one()) is not None:
         retaken, failed = retaken + (not gave_up), failed + gave_up
     for hook in registry.swept:
