@@ -206,13 +206,13 @@ class World:
         self.ask(
             "UPDATE work_chunk SET lease_until = now() - interval '1 s'"
             " WHERE status = 'running' AND worker LIKE %s RETURNING id",
-            f"%:{pid}",
+            f"%:{pid}:%",
         )
 
     def working(self, pid: int) -> bool:
         """Whether a process holds a chunk of a transfer."""
         held = "SELECT FROM work_chunk WHERE status = 'running' AND kind = 'sync.transfer' AND worker LIKE %s"
-        return bool(self.ask(held, f"%:{pid}"))
+        return bool(self.ask(held, f"%:{pid}:%"))
 
     def running(self) -> int:
         return len(self.ask("SELECT FROM work_chunk WHERE status = 'running'"))

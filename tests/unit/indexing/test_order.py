@@ -198,4 +198,5 @@ def test_a_floor_never_makes_a_row_older(observations: list[Known], floor: float
     for observation in observations:
         again = join(known, observation, floor=at(floor))
         if observation.source is not Source.OWN:
-            assert said(again) == said(known)
+            # Doubt may return within the two seconds that no order can tell apart; the row itself stays.
+            assert (again and (again.content, again.observed_at)) == (known and (known.content, known.observed_at))
