@@ -8,7 +8,7 @@ from budgets.meter import ChunkMeter, Unmetered
 from budgets.report import limits, lost, remaining, spent
 from budgets.share import Draw
 from budgets.stalls import budget_stall
-from vaulthalla.stores.base import Meter, Store
+from vaulthalla.stores.base import Capabilities, Meter, Store
 from vaulthalla.vaults.models import ApiKey, Vault, VaultKind
 
 if TYPE_CHECKING:
@@ -34,6 +34,17 @@ def open_store(vault: Vault, meter: Meter) -> Store:
     return _directory(vault, meter) if vault.kind == VaultKind.LOCAL else _bucket(vault, meter)
 
 
+def capabilities(vault: Vault) -> Capabilities:
+    """What the vault's store keeps: what a probe proved of a bucket; a second directory checks conditions itself."""
+    if vault.api_key is None:
+        from vaulthalla.stores.directory import DirectoryStore
+
+        return DirectoryStore.capabilities
+    from vaulthalla.stores.profiles import capabilities_of
+
+    return capabilities_of(vault.api_key.provider, vault.capabilities)
+
+
 def _directory(vault: Vault, meter: Meter) -> Store:
     from vaulthalla.stores.directory import DirectoryStore
 
@@ -43,13 +54,12 @@ def _directory(vault: Vault, meter: Meter) -> Store:
 
 
 def _bucket(vault: Vault, meter: Meter) -> Store:
-    from vaulthalla.stores.profiles import capabilities_of
     from vaulthalla.stores.s3 import S3Store
 
     if vault.api_key is None:
         raise ValueError(f"Vault {vault} has no API key.")
     config = s3_config(vault.api_key, bucket=vault.bucket, prefix=vault.prefix, storage_class=vault.storage_class)
-    return S3Store(config, meter, capabilities=capabilities_of(config.provider, vault.capabilities))
+    return S3Store(config, meter, capabilities=capabilities(vault))
 
 
 def s3_config(api_key: ApiKey, *, bucket: str = "", prefix: str = "", storage_class: str = "") -> S3Config:

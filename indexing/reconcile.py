@@ -8,7 +8,7 @@ only with the last page. An unfinished ordered scan goes on from its last page i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from shlex import quote
@@ -36,8 +36,6 @@ from vaulthalla.work.models import Chunk, Queue, Run
 KIND = "index.list"
 # Drawn at once; what is left over goes back.
 MOST_PAGES_DRAWN = 50
-# How often the main thread looks up from waiting for a page.
-TICK_SECONDS = 1.0
 WAIT_FOR_OTHERS_SECONDS = 1.0
 
 
@@ -186,10 +184,8 @@ class _Scan:
 
     def _answer(self, page: Future[Page]) -> Page | None:
         """The page, with the lease kept while waiting; None when the meter refused (another attempt of) it."""
-        while not wait([page], timeout=TICK_SECONDS).done:
-            self.lease.keep()
         try:
-            return page.result()
+            return self.lease.outlast(page)
         except MeterRefused as refused:
             if refused.request_class is None:
                 raise self.lease.lost() from refused

@@ -10,11 +10,12 @@ from budgets.access import spent
 from indexing import merge
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields
-from vaulthalla.errors import Refused, Stall, StallCode, VaulthallaError
+from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Progress, attach_or_create, drive
-from vaulthalla.work.models import Run, RunKind, RunStatus
+from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
+from vaulthalla.work.runs import failure_of
 
 DETACHED = 130
 
@@ -98,12 +99,8 @@ def result_text(value: dict[str, Any]) -> str:
 
 def _exit_code(run: Run) -> int:
     """Raises what stopped the run, so that it is told like every other error."""
-    if run.status == RunStatus.STALLED:
-        raise Stall(StallCode(run.stall_code), run.stall_reason, remedy=run.stall_remedy)
-    if run.status == RunStatus.FAILED:
-        raise VaulthallaError(run.error_message, code=run.error_code, remedy=run.error_remedy)
-    if run.status == RunStatus.CANCELLED:
-        raise VaulthallaError(f"Run {run.pk} was cancelled.", code="cancelled")
+    if run.status in TERMINAL and run.status != RunStatus.SUCCESS:
+        raise failure_of(run)
     return 0 if run.status == RunStatus.SUCCESS else DETACHED
 
 

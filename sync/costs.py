@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sync.decide import Action, Sides
 from vaulthalla.requests import RequestClass, Requests
-from vaulthalla.stores.base import Capabilities, copy_requests
+from vaulthalla.stores.base import Capabilities, copy_requests, costs
 
 MIB = 2**20
 # Below this a single PUT; above it parts, which survive a crash.
@@ -43,9 +41,9 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:  # noqa:
             return Requests.summed((_upload(sides, able) if beside else Requests(), _download(sides)))
         case Action.COPY:
             size = sides.local.size if sides.local else 0
-            return _guarded(copy_requests(size), proven=able.conditional_copy)
+            return Requests(costs(able, copy_requests(size), conditional=RequestClass.COPY))
         case Action.DELETE_REMOTE:
-            return _guarded({RequestClass.DELETE: 1}, proven=able.conditional_delete)
+            return Requests(costs(able, {RequestClass.DELETE: 1}, conditional=RequestClass.DELETE))
         case Action.VERIFY:
             return Requests({RequestClass.HEAD: 1})
         case _:
@@ -54,20 +52,12 @@ def cost(action: Action, sides: Sides, able: Capabilities) -> Requests:  # noqa:
 
 def _upload(sides: Sides, able: Capabilities) -> Requests:
     size = sides.local.size if sides.local else 0
-    if size < MULTIPART_FROM:
-        return _guarded({RequestClass.PUT: 1}, proven=able.conditional_put)
-    puts = pieces(size, part_size(size)) + 2
-    return _guarded({RequestClass.PUT: puts}, proven=able.conditional_complete)
+    multipart = size >= MULTIPART_FROM
+    puts = pieces(size, part_size(size)) + 2 if multipart else 1
+    return Requests(costs(able, {RequestClass.PUT: puts}, conditional=RequestClass.PUT, multipart=multipart))
 
 
 def _download(sides: Sides) -> Requests:
     size = sides.remote.size if sides.remote else 0
     gets = 1 if size < RANGES_FROM else pieces(size, RANGE_SIZE)
     return Requests({RequestClass.GET: gets, RequestClass.DOWNLOAD_BYTES: size})
-
-
-def _guarded(counts: Mapping[RequestClass, int], *, proven: bool) -> Requests:
-    needed = Requests(counts)
-    if not proven:
-        needed[RequestClass.HEAD] += 1
-    return needed

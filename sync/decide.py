@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import assert_never
 
+from vaulthalla.stores.profiles import ARCHIVE_CLASSES, ARCHIVE_STATUSES
 from vaulthalla.terms import ConflictPolicy, Strategy
 
-ARCHIVE_CLASSES = frozenset(("GLACIER", "DEEP_ARCHIVE"))
-ARCHIVE_ACCESS_TIERS = frozenset(("ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"))
 MD5_HEX_LENGTH = 32
 # The change time of a base whose file was written within the clock's grain of its scan: it is read once more.
 READ_AGAIN = -1
@@ -102,7 +101,7 @@ class Remote:
     @property
     def needs_restore(self) -> bool:
         """The class stays GLACIER while a restored copy is readable, so the restore state decides."""
-        archived = self.storage_class in ARCHIVE_CLASSES or self.archive_status in ARCHIVE_ACCESS_TIERS
+        archived = self.storage_class in ARCHIVE_CLASSES or self.archive_status in ARCHIVE_STATUSES
         return archived and self.restore != "active"
 
 

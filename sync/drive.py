@@ -10,10 +10,10 @@ from sync.options import SyncOptions
 from sync.report import run_json, run_text
 from sync.start import start
 from vaulthalla.console import Console
-from vaulthalla.errors import Stall, StallCode, VaulthallaError
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work.engine import Phase, Progress, drive, request_cancel
 from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
+from vaulthalla.work.runs import failure_of
 
 EXIT = {RunStatus.SUCCESS: 0, RunStatus.FAILED: 1, RunStatus.STALLED: 3, RunStatus.CANCELLED: 1}
 DETACHED = 130
@@ -71,21 +71,13 @@ def drive_dry_run(
             request_cancel(run.pk)
             return DETACHED
     if run.status != RunStatus.SUCCESS:
-        raise why_not(run)
+        raise failure_of(run)
     if listed:
         for operation in planned_operations(run):
             console.line(operation)
     else:
         console.result(dry_run_json(run, vault, pricing=pricing), dry_run_text)
     return 0
-
-
-def why_not(run: Run) -> VaulthallaError:
-    """What kept a run from its end, as the command's own error."""
-    if run.stall_code:
-        return Stall(StallCode(run.stall_code), run.stall_reason, remedy=run.stall_remedy)
-    code = run.error_code or run.status
-    return VaulthallaError(run.error_message or f"Run {run.pk} was {run.status}.", code=code, remedy=run.error_remedy)
 
 
 def helpers() -> int:

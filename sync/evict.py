@@ -40,11 +40,7 @@ def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
     after = ""
     with open_root(vault.root, vault.marker, vault=vault.name) as tree:
         while rows := sql.evictable(vault.pk, after=after, limit=PAGE, selection=selection):
-            gone = [
-                row
-                for row in rows
-                if _evict(tree, trash, row[0], Fingerprint(**dict(zip(_NAMES, row[1:], strict=True))))
-            ]
+            gone = [row for row in rows if _evict(tree, trash, row[0], Fingerprint.of(*row[1:]))]
             evicted, kept = evicted + len(gone), kept + len(rows) - len(gone)
             freed += sum(row[1] for row in gone)
             paths = [row[0] for row in gone]
@@ -55,9 +51,6 @@ def evict_bodies(vault: Vault, patterns: Sequence[str]) -> dict[str, Any]:
                 sql.execute(sql.TOUCH_DIRS, (vault.pk, sorted({directory_of(path) for path in paths})))
             after = rows[-1][0]
     return {"vault": vault.name, "evicted": evicted, "bytes": freed, "kept": kept}
-
-
-_NAMES = ("size", "mtime_ns", "ctime_ns", "inode")
 
 
 def _require_fresh(vault: Vault) -> None:

@@ -16,24 +16,24 @@ from time import monotonic
 
 import msgspec
 
-from budgets.access import ChunkMeter, Draw, budget_stall, open_store
+from budgets.access import ChunkMeter, Draw, budget_stall, capabilities, open_store
 from budgets.meter import Pot
 from sync import sql
 from sync.costs import RANGES_FROM, cost
-from sync.decide import DELETES, Action, Rules
+from sync.decide import DELETES, Action
 from sync.models import OperationStatus
 from sync.options import SyncOptions
 from sync.perform import Operation, Outcome, Workshop
-from sync.planner import capabilities, size_of
+from sync.planner import size_of
 from sync.record import Ledger
 from sync.root import open_root
-from sync.rows import from_json, policy_key, policy_terms
+from sync.rows import from_json, policy_key, rules_of
 from sync.transfers import Transfers
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import VaultKind
 from vaulthalla.work.engine import Lease, LeaseLost, Yield, handler, record_stall
-from vaulthalla.work.models import Run, RunKind
+from vaulthalla.work.models import Run
 
 # Requests wait for the network most of the time; more threads than this only fight for the interpreter.
 THREADS = 16
@@ -59,11 +59,12 @@ def transfer(lease: Lease) -> Yield | None:
 @handler("sync.delete")
 def delete(lease: Lease) -> Yield | None:
     """Deletes, unless a transfer of this run did not come to its end: what was lost may be its only copy."""
-    executor = Executor(lease, DELETIONS)
-    if sql.has_unfinished_transfers(lease.run_id, DELETIONS):
-        executor.skip_all("transfers_incomplete")
-        return None
-    return executor.run()
+    if not sql.has_unfinished_transfers(lease.run_id, DELETIONS):
+        return Executor(lease, DELETIONS).run()
+    first, last = lease.payload["first"], lease.payload["last"]
+    with lease.commit() as checkpoint:
+        checkpoint.items_done = sql.execute(sql.SKIP_DELETES, (lease.run_id, first, last, list(DELETIONS)))
+    return None
 
 
 class Executor:
@@ -94,18 +95,12 @@ class Executor:
         if not self.todo:
             return None
         policy = SyncOptions.of(self.run_row).supposed(self.vault.policy)
-        strategy, conflict = policy_terms(policy)
         with open_root(self.vault.root, self.vault.marker, vault=self.vault.name) as tree:
             self.workshop = Workshop(
                 vault=self.vault,
                 tree=tree,
                 store=open_store(self.vault, self.meter),
-                rules=Rules(
-                    strategy=strategy,
-                    conflict=conflict,
-                    delete_foreign=policy.delete_foreign,
-                    fetch=self.run_row.kind == RunKind.FETCH,
-                ),
+                rules=rules_of(policy, self.run_row),
                 policy=policy_key(policy),
                 trash=str(self.lease.run_id),
                 stop=self.stop,
@@ -126,14 +121,6 @@ class Executor:
         if self.todo:
             return Yield(None, delay=WAIT_SECONDS if self.waiting else 0)
         return None
-
-    def skip_all(self, reason: str) -> None:
-        """Marks everything of this chunk as skipped by rule."""
-        ledger = Ledger(vault_id=self.vault.pk, policy="")
-        self.outcomes = [
-            Outcome(operation=op, status=OperationStatus.SKIPPED, reason=reason, ledger=ledger) for op in self.todo
-        ]
-        self._commit()
 
     # --- the loop
 
@@ -324,7 +311,7 @@ class Executor:
         if not outcomes and not self.transfers.dirty:
             return
         self._make_lasting(outcomes)
-        whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy if hasattr(self, "workshop") else "")
+        whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy)
         for outcome in outcomes:
             whole.absorb(outcome.ledger)
         over = [o for o in outcomes if o.status not in (OperationStatus.PENDING, OperationStatus.STAGED)]
@@ -346,10 +333,7 @@ class Executor:
         if not bodies and not touched:
             return
         with ThreadPoolExecutor(1) as flusher:
-            flush = flusher.submit(self.workshop.tree.make_lasting, bodies, touched)
-            while not wait([flush], timeout=1.0).done:
-                self.lease.keep()
-            flush.result()
+            self.lease.outlast(flusher.submit(self.workshop.tree.make_lasting, bodies, touched))
 
     def _publish_rest(self, pool: ThreadPoolExecutor) -> None:
         staged = [op for op in self.todo if op.status == OperationStatus.STAGED]

@@ -15,6 +15,11 @@ class Fingerprint:
     ctime_ns: int
     inode: int
 
+    @classmethod
+    def of(cls, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> Fingerprint:
+        """In the order in which rows hold it."""
+        return cls(size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
+
     def same_body(self, other: Fingerprint) -> bool:
         """Equal but for the change time, which a hard link, a rename or a chmod moves as well."""
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)

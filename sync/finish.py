@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from vaulthalla.work.models import SYNC_LIKE, Run, RunKind, RunStatus
 
 TRASH_DAYS = 7
 MOST_FAILURES_TOLD = 100
-KEEP_SECONDS = 1.0
 
 # The keys of `operations` in JSON, all of which are always there.
 COUNTED = (
@@ -64,9 +63,7 @@ def finish(lease: Lease) -> None:
         if failures:
             record_error(run.pk, failed(run.result["operations"]["failed"], failures))
     with ThreadPoolExecutor(1) as pruner:
-        pruning = pruner.submit(prune, vault)
-        while not wait([pruning], timeout=KEEP_SECONDS).done:
-            lease.keep()
+        lease.outlast(pruner.submit(prune, vault))
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class BigBody:
         self.parts.clear()
         self.dirty = True
 
-    def hash_once(self, file: BinaryIO, stop: threading.Event) -> None:
+    def hash_once(self, file: BinaryIO) -> None:
         """SHA-256 of the whole and MD5 of each part, side by side; remembered for later attempts."""
         if self.sha256 is not None:
             return
@@ -201,9 +201,11 @@ def _in_parallel(
     def work() -> None:
         while todo and not failures and not stop.is_set():
             try:
-                one(todo.popleft())
+                number = todo.popleft()
             except IndexError:
                 return  # another thread took the last one
+            try:
+                one(number)
             except BaseException as error:  # handed to the thread that waits for all of them
                 failures.append(error)
 

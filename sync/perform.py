@@ -98,8 +98,6 @@ class Outcome:
     progress: dict[str, Any] = field(default_factory=dict)
     refused: RequestClass | None = None
     unavailable: bool = False
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 Side = TypeVar("Side")
@@ -246,15 +244,13 @@ class Workshop:
 
     def _upload(self, operation: Operation, sides: Sides, ledger: Ledger) -> Outcome:
         local = _present(sides.local)
-        if not (self.is_bucket and local.size >= MULTIPART_FROM):
-            self._abort_row(sides.path)
         if self.is_bucket and local.size >= MULTIPART_FROM:
             sent, written = self._upload_parts(sides, local)
         else:
+            self._abort_row(sides.path)
             sent, written = self._put(sides.path, local, sides, _condition(sides.remote))
         self._record_upload(ledger, sides.path, sent, written, sides)
-        size = sent.size if written else 0
-        return self._done(operation, ledger, Action.UPLOAD if written else Action.CONVERGE, bytes_up=size)
+        return self._done(operation, ledger, Action.UPLOAD if written else Action.CONVERGE)
 
     def _put(self, path: str, local: Local, sides: Sides | None, condition: Condition) -> tuple[Local, Written | None]:
         """A single PUT of exactly the bytes that were hashed. None when the remote side already holds them."""
@@ -278,7 +274,7 @@ class Workshop:
         body = self.body(Action.UPLOAD, sides)
         self._abort_stale(body)
         with self._open(sides.path, local) as file:
-            body.hash_once(file, self.stop)
+            body.hash_once(file)
             self._check_unmoved(file, sides.path, local, local.size)
             hashed = replace(local, sha256=body.sha256)
             if _is_base(sides, hashed):
@@ -362,10 +358,7 @@ class Workshop:
             "action": action.value,
         }
         ledger.seen.append(replace(info, sha256=sha256))
-        outcome = self._outcome(operation, ledger, OperationStatus.STAGED)
-        outcome.progress = operation.progress
-        outcome.bytes_down = info.size
-        return outcome
+        return self._outcome(operation, ledger, OperationStatus.STAGED)
 
     def _fetch(self, operation: Operation, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
         if self.is_bucket and remote.size >= RANGES_FROM:
@@ -419,7 +412,7 @@ class Workshop:
         print_ = self.tree.publish(
             staged,
             operation.path,
-            expected=Fingerprint(**dict(zip(_FINGERPRINT, over, strict=True))) if over else None,
+            expected=Fingerprint.of(*over) if over else None,
             trash=self.trash,
             beside=beside,
             touched=operation.touched,
@@ -523,15 +516,13 @@ class Workshop:
                 operation, ledger, OperationStatus.SKIPPED, reason=decision.reason, action=decision.action
             )
         if found_own and content_of(sides) is not None:
-            return self._done(operation, ledger, Action.UPLOAD, bytes_up=operation.size)
+            return self._done(operation, ledger, Action.UPLOAD)
         if decision.action is Action.DROP_BASE and operation.action is Action.DELETE_REMOTE:
             return self._done(operation, ledger, Action.DELETE_REMOTE)
         return self._done(operation, ledger, decision.action)
 
-    def _done(self, operation: Operation, ledger: Ledger, action: Action, *, bytes_up: int = 0) -> Outcome:
-        outcome = self._outcome(operation, ledger, OperationStatus.DONE, action=action)
-        outcome.bytes_up = bytes_up
-        return outcome
+    def _done(self, operation: Operation, ledger: Ledger, action: Action) -> Outcome:
+        return self._outcome(operation, ledger, OperationStatus.DONE, action=action)
 
     def _outcome(
         self,
@@ -561,9 +552,6 @@ class _Nowhere(BytesIO):
 
     def write(self, data: Any, /) -> int:
         return len(data)
-
-
-_FINGERPRINT = ("size", "mtime_ns", "ctime_ns", "inode")
 
 
 def remote_of(info: ObjectInfo) -> Remote:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from budgets.access import remaining
+from budgets.access import capabilities, remaining
 from sync import guards, sql
 from sync.chunks import cut
 from sync.costs import cost
@@ -21,12 +21,11 @@ from sync.decide import NOTHING_NEW, WORK, Action, Decision, Rules, Sides, decid
 from sync.options import SyncOptions
 from sync.paths import path_problem
 from sync.record import Ledger, versions
-from sync.rows import Differing, differing_of, from_json, policy_key, policy_terms, to_json
+from sync.rows import Differing, differing_of, from_json, policy_key, rules_of, to_json
 from sync.scan import unknown_prefixes
 from sync.unknown import UnknownBelow
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import Capabilities
-from vaulthalla.stores.profiles import capabilities_of
 from vaulthalla.terms import ConflictPolicy, Strategy
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, Yield, handler
@@ -111,17 +110,11 @@ class Planner:
     def of(cls, run: Run, cursor: Any) -> Planner:
         vault = Vault.objects.select_related("policy", "api_key").get(runs=run)
         options = SyncOptions.of(run)
-        strategy, conflict = policy_terms(options.supposed(vault.policy))
         return cls(
             run=run,
             vault=vault,
             options=options,
-            rules=Rules(
-                strategy=strategy,
-                conflict=conflict,
-                delete_foreign=vault.policy.delete_foreign,
-                fetch=run.kind == RunKind.FETCH,
-            ),
+            rules=rules_of(options.supposed(vault.policy), run),
             able=capabilities(vault),
             plan=msgspec.convert(cursor or {}, Plan),
             unknown=unknown_below(vault),
@@ -285,16 +278,6 @@ class Resolutions:
         if not resolution or (local, remote) != versions(sides):
             return rules
         return replace(rules, conflict=ConflictPolicy(resolution), verified=True)
-
-
-def capabilities(vault: Vault) -> Capabilities:
-    """What the probe proved of this vault's store; a second directory checks its conditions itself."""
-    if vault.kind == VaultKind.LOCAL:
-        return Capabilities(
-            conditional_put=True, conditional_copy=True, conditional_delete=True, conditional_complete=True
-        )
-    provider = vault.api_key.provider if vault.api_key else ""
-    return capabilities_of(provider, vault.capabilities)
 
 
 def unknown_below(vault: Vault) -> UnknownBelow:

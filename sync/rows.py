@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sync.decide import Agreed, Local, Remote, Sides
+from sync.decide import Agreed, Local, Remote, Rules, Sides
 from vaulthalla.terms import ConflictPolicy, Strategy
-from vaulthalla.vaults.models import SyncPolicy
+from vaulthalla.vaults.models import SyncPolicy, VaultKind
+from vaulthalla.work.models import Run, RunKind
 
 _decode = msgspec.json.Decoder(Sides).decode
 
@@ -57,7 +58,11 @@ def policy_key(policy: SyncPolicy) -> str:
     return f"{policy.strategy}/{policy.conflict_policy}/{'delete_foreign' if policy.delete_foreign else ''}"
 
 
-def policy_terms(policy: SyncPolicy) -> tuple[Strategy, ConflictPolicy]:
-    """Strategy and conflict policy of a vault; a local vault always behaves as `sync`."""
-    strategy = Strategy.SYNC if policy.vault.kind == "local" else Strategy(policy.strategy)
-    return strategy, ConflictPolicy(policy.conflict_policy)
+def rules_of(policy: SyncPolicy, run: Run) -> Rules:
+    """What a run decides by under a policy; a local vault always behaves as `sync`."""
+    return Rules(
+        strategy=Strategy.SYNC if policy.vault.kind == VaultKind.LOCAL else Strategy(policy.strategy),
+        conflict=ConflictPolicy(policy.conflict_policy),
+        delete_foreign=policy.delete_foreign,
+        fetch=run.kind == RunKind.FETCH,
+    )

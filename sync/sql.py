@@ -169,6 +169,11 @@ SELECT id, path, action, reason, status, size, planned, source, progress
  WHERE run_id = %s AND ordinal BETWEEN %s AND %s AND action = ANY(%s) AND status IN ('pending', 'staged')
  ORDER BY ordinal
 """
+# What may have been the only copy is not deleted while a transfer of its run did not come to its end.
+SKIP_DELETES = """
+UPDATE sync_operation SET status = 'skipped', reason = 'transfers_incomplete', progress = '{}'
+ WHERE run_id = %s AND ordinal BETWEEN %s AND %s AND action = ANY(%s) AND status IN ('pending', 'staged')
+"""
 RECORD_OPERATIONS = """
 UPDATE sync_operation o
    SET status = new.status, reason = new.reason, action = new.action, progress = new.progress::jsonb

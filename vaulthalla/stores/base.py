@@ -292,11 +292,15 @@ def check(store: Store, key: str, condition: Condition) -> None:
 
 
 def costs(
-    capabilities: Capabilities, counts: Mapping[RequestClass, int], *, conditional: RequestClass
+    capabilities: Capabilities,
+    counts: Mapping[RequestClass, int],
+    *,
+    conditional: RequestClass,
+    multipart: bool = False,
 ) -> dict[RequestClass, int]:
-    """`counts` plus the HEAD that an unproven condition on `conditional` needs."""
+    """`counts` plus the HEAD that an unproven condition on `conditional` needs; `multipart`: it is on the Complete."""
     proven = {
-        RequestClass.PUT: capabilities.conditional_put,
+        RequestClass.PUT: capabilities.conditional_complete if multipart else capabilities.conditional_put,
         RequestClass.COPY: capabilities.conditional_copy,
         RequestClass.DELETE: capabilities.conditional_delete,
     }[conditional]

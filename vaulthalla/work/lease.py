@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -17,6 +18,10 @@ from vaulthalla.work import sql
 from vaulthalla.work.models import Run, RunKind
 from vaulthalla.work.phases import Phase
 from vaulthalla.work.values import LeaseLost, RunCancelled
+
+T = TypeVar("T")
+# How often the main thread looks up from waiting for a helper thread.
+TICK_SECONDS = 1.0
 
 
 class _Shutdown:
@@ -106,6 +111,12 @@ class Lease:
             self.renew()
         if self.on_keep:
             self.on_keep()
+
+    def outlast(self, future: Future[T]) -> T:
+        """What a helper thread comes to, with the lease kept meanwhile however long that takes."""
+        while not wait([future], timeout=TICK_SECONDS).done:
+            self.keep()
+        return future.result()
 
     def renew(self) -> None:
         """Moves the end of the lease. Raises LeaseLost, or RunCancelled (but never in the last phase)."""

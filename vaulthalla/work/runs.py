@@ -17,7 +17,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.db.models.functions import Now
 
-from vaulthalla.errors import NotFound, Stall, VaulthallaError
+from vaulthalla.errors import NotFound, Stall, StallCode, VaulthallaError
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work import doorbell, registry, sql
 from vaulthalla.work.models import (
@@ -278,6 +278,17 @@ def _cancel(run: Run) -> None:
     else:
         stop(run)
         advance(run)
+
+
+# --- telling ---
+
+
+def failure_of(run: Run) -> VaulthallaError:
+    """What kept a finished run from success, as the error of the command that waited for it."""
+    if run.status == RunStatus.STALLED:
+        return Stall(StallCode(run.stall_code), run.stall_reason, remedy=run.stall_remedy)
+    message = run.error_message or f"Run {run.pk} was {run.status}."
+    return VaulthallaError(message, code=run.error_code or run.status, remedy=run.error_remedy)
 
 
 # --- finding ---

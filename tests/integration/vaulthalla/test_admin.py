@@ -9,26 +9,11 @@ import pytest
 from django.db.models.signals import pre_save
 from django.test import Client
 
+from tests.integration.admin.test_vaults import POLICY
 from vaulthalla.vaults.models import ApiKey, SyncPolicy, Vault, VaultKind
 
 SECRET = "do-not-show-this"
-FORM = {
-    "enabled": "on",
-    "interval": "15m",
-    "strategy": "cache",
-    "conflict": "ask",
-    "max_remote_index_age": "1d",
-    "on_stale_index": "reconcile",
-    "max_delete": "50%",
-    "preset": "",
-    "budget_list": "100",
-    "budget_head": "1000",
-    "budget_get": "1000",
-    "budget_put": "1000",
-    "budget_copy": "100",
-    "budget_delete": "1000",
-    "budget_download_bytes": "10 GiB",
-}
+FORM = {**POLICY, "interval": "15m"}
 
 
 @pytest.fixture

@@ -65,9 +65,9 @@ def test_the_vaults_prefix_counts_as_key_bytes() -> None:
 @given(st.lists(segments, min_size=1, max_size=5).map("/".join))
 def test_an_accepted_key_is_its_path_byte_for_byte(key: str) -> None:
     if path_problem(key) == "":
-        path = os.fsdecode(os.path.normpath(b"/root/" + key.encode()))
-        assert path == f"/root/{key}"
-        assert Path(path).relative_to("/root").parts == tuple(key.split("/"))
+        path = os.fsdecode(os.path.normpath(b"/vault/" + key.encode()))
+        assert path == f"/vault/{key}"
+        assert Path(path).relative_to("/vault").parts == tuple(key.split("/"))
 
 
 @given(st.lists(names, max_size=3), raw_names)
