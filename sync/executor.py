@@ -253,8 +253,7 @@ class Executor:
         main = RequestClass.PUT if operation.action is Action.UPLOAD else RequestClass.GET
         needed = Requests(operation.cost)
         needed[main] = max(1, needed[main] - len(body.parts))
-        held = len(body.parts) * body.part_size
-        needed[RequestClass.DOWNLOAD_BYTES] = max(0, needed[RequestClass.DOWNLOAD_BYTES] - held)
+        needed[RequestClass.DOWNLOAD_BYTES] = max(0, needed[RequestClass.DOWNLOAD_BYTES] - body.held)
         body.allowance, body.refused = None, None
         self._hold_abort(operation)
         lacking = self._lacking(needed)

@@ -67,6 +67,11 @@ class BigBody:
     def missing(self) -> list[int]:
         return [number for number in range(1, pieces(self.size, self.part_size) + 1) if number not in self.parts]
 
+    @property
+    def held(self) -> int:
+        """Bytes of the parts that are done; the last part may be shorter than the others."""
+        return sum(self.span(number)[1] for number in self.parts)
+
     def span(self, number: int) -> tuple[int, int]:
         """(offset, length) of a part."""
         offset = (number - 1) * self.part_size

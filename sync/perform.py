@@ -162,7 +162,12 @@ class Workshop:
             local = _present(sides.local)
             return self.transfers.body(sides.path, Direction.UP, version=local.version, size=local.size)
         remote = _present(sides.remote)
-        return self.transfers.body(sides.path, Direction.DOWN, version=remote.etag, size=remote.size)
+        body = self.transfers.body(sides.path, Direction.DOWN, version=remote.etag, size=remote.size)
+        if body.staged is not None and not self.tree.holds(body.staged):
+            # What it held of the body has to be paid for, and asked for, again.
+            body.staged = None
+            body.restart()
+        return body
 
     # --- deciding again
 

@@ -132,6 +132,13 @@ class Tree:
             return None
         return open(fd, "r+b")
 
+    def holds(self, staged: Staged) -> bool:
+        """Whether a staged body is still there."""
+        file = self.reopen(staged)
+        if file is not None:
+            file.close()
+        return file is not None
+
     def discard(self, staged: Staged) -> None:
         """Drops a body that will not be published; one that is gone already is fine."""
         with suppress(FileNotFoundError), self.place(staged.name) as here:

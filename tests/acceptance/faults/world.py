@@ -179,7 +179,7 @@ class World:
         """Nothing was killed: what was counted is what went over the wire."""
         counted, lost = self.counted()
         assert +lost == Counter()
-        assert +counted == +self.seen()
+        assert +counted == +self.seen(), (counted, self.seen())
 
     def ledger_holds(self) -> None:
         """Something was killed: what it sent last may be known only as lost."""
