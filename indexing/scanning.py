@@ -57,14 +57,11 @@ def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, pr
         def show(now: Progress) -> None:
             bar.update(done=now.items_done, total=max(now.items_total, now.items_done) or None)
 
-        try:
-            run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None)
-        except KeyboardInterrupt:
-            console.message(
-                f"Detached from run {run.pk}: workers go on with it, or the next listing of the vault does."
-            )
-            return DETACHED
+        run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None)
     console.result(result_json(run), result_text)
+    if run.status not in TERMINAL:
+        console.message(f"Detached from run {run.pk}: workers go on with it, or the next listing of the vault does.")
+        return DETACHED
     return _exit_code(run)
 
 
@@ -99,9 +96,9 @@ def result_text(value: dict[str, Any]) -> str:
 
 def _exit_code(run: Run) -> int:
     """Raises what stopped the run, so that it is told like every other error."""
-    if run.status in TERMINAL and run.status != RunStatus.SUCCESS:
+    if run.status != RunStatus.SUCCESS:
         raise failure_of(run)
-    return 0 if run.status == RunStatus.SUCCESS else DETACHED
+    return 0
 
 
 def _unbounded(vault: Vault, prefix: str) -> Refused:

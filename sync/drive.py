@@ -38,16 +38,15 @@ def drive_to_end(console: Console, vault: Vault, kind: RunKind, options: SyncOpt
         run = start(vault, kind, options, on_progress=show)
         if detach:
             return _detached(console, run)
-        try:
-            run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=helpers())
-        except KeyboardInterrupt:
-            console.message(
-                f"Detached from run {run.pk}: workers go on with it, or the next "
-                f"`vh vault sync {shlex.quote(vault.name)}` does."
-            )
-            return DETACHED
+        run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=helpers())
     console.result(run_json(run), run_text)
-    return EXIT[RunStatus(run.status)] if run.status in TERMINAL else DETACHED
+    if run.status in TERMINAL:
+        return EXIT[RunStatus(run.status)]
+    console.message(
+        f"Detached from run {run.pk}: workers go on with it, or the next "
+        f"`vh vault sync {shlex.quote(vault.name)}` does."
+    )
+    return DETACHED
 
 
 def drive_dry_run(
@@ -65,9 +64,8 @@ def drive_dry_run(
 
     with console.progress("Planning"):
         run = start_dry_run(vault, refresh_index=refresh_index, strategy=strategy, conflict=conflict)
-        try:
-            run = drive(run.pk)
-        except KeyboardInterrupt:
+        run = drive(run.pk)
+        if run.status not in TERMINAL:
             request_cancel(run.pk)
             return DETACHED
     if run.status != RunStatus.SUCCESS:

@@ -24,7 +24,7 @@ from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import Refused
 from vaulthalla.vaults.models import Vault, VaultKind
-from vaulthalla.work.engine import Busy, Lease, drive, run_inline
+from vaulthalla.work.engine import Busy, Lease, make_way, run_inline
 from vaulthalla.work.models import Run, RunKind
 
 # Blocks of rows in one COPY; between two the lease is kept.
@@ -185,7 +185,7 @@ def run_import(job: Import) -> Run:
         except Busy as busy:
             if not busy.run_id:
                 raise
-            drive(busy.run_id)
+            make_way(busy.run_id)
 
 
 def command(console: Console, job: Import) -> int:

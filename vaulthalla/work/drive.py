@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 SWEEP_PAUSE = 2.0
 PROGRESS_PAUSE = 0.5
+STDERR = 2
+DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
 OnProgress = Callable[[Progress], None]
 
@@ -37,13 +40,20 @@ def drive(run_id: int, *, on_progress: OnProgress | None = None, helpers: int = 
     for up to 30 s. While nothing can be claimed, takes back lapsed leases, so that nobody's death holds it up.
     Up to `helpers` more processes are started as soon as there is work for them, and stopped at the end.
 
-    Returns the run, which is not over only if this process was asked to end (SIGTERM). Raises NotFound.
+    Returns the run, which is not over only if this process was asked to end (SIGTERM or Ctrl-C). Raises NotFound.
     """
-    with _ending_on_sigterm(), Helpers(run_id, helpers) as others:
+    with _ending_on_signals(), Helpers(run_id, helpers) as others:
         driver = _Driver(run_id, on_progress, others)
         while not lease.shutdown.is_set() and driver.step():
             pass
     return outage.through(lambda: _load(run_id))
+
+
+def make_way(run_id: int, *, on_progress: OnProgress | None = None) -> None:
+    """Works on a run that is in the way of another. Raises KeyboardInterrupt when this process was asked to end."""
+    drive(run_id, on_progress=on_progress)
+    if lease.shutdown.is_set():
+        raise KeyboardInterrupt
 
 
 def attach_or_create(
@@ -63,10 +73,8 @@ def attach_or_create(
         try:
             return runs.create_run(vault, kind, trigger=trigger, options=options, chunks=chunks)
         except Busy as busy:
-            if lease.shutdown.is_set():
-                raise
             if busy.run_id:
-                drive(busy.run_id, on_progress=on_progress)
+                make_way(busy.run_id, on_progress=on_progress)
 
 
 def run_inline(
@@ -196,7 +204,7 @@ def _claim_own(run: Run, pool: str) -> Lease:
             raise Busy(f"Run {run.pk} was cancelled, or is another process's.", run_id=run.pk, remedy="Try again.")
         ahead = runs.active_run(run.vault_id)
         if ahead is not None:
-            drive(ahead.pk)
+            make_way(ahead.pk)
         else:
             runs.promote_next(run.vault_id)
 
@@ -217,17 +225,27 @@ def _cancelled_on_the_way_out(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM lets the chunk at hand stop in good order; only where nobody else has claimed the signal."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, _end)
+def _ending_on_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C let the chunk at hand stop in good order; only where nobody else has claimed the signal.
+
+    An exception out of nowhere could leave a lock of a library taken, and its threads waiting for it for ever.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in DEFAULTS} if main else {}
+    ours = [number for number, handler in before.items() if handler is DEFAULTS[number]]
+    for number in ours:
+        signal.signal(number, _end)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, DEFAULTS[number])
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        # The second one ends the process at once; what it was doing is begun again by others.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if os.isatty(STDERR):
+            os.write(STDERR, b"\nStopping in good order; Ctrl-C again stops at once.\n")
     lease.shutdown.set()

@@ -6,7 +6,7 @@ chunk), `execute` (claims and outcomes), `sweep` (what died) and `drive` (workin
 
 from __future__ import annotations
 
-from vaulthalla.work.drive import attach_or_create, drive, progress, run_inline
+from vaulthalla.work.drive import attach_or_create, drive, make_way, progress, run_inline
 from vaulthalla.work.execute import claim, execute
 from vaulthalla.work.lease import Lease
 from vaulthalla.work.phases import Phase
@@ -41,6 +41,7 @@ __all__ = [
     "drive",
     "execute",
     "handler",
+    "make_way",
     "on_run_created",
     "on_run_finished",
     "on_sweep",
