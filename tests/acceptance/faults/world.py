@@ -151,9 +151,13 @@ class World:
         again = self.sync()
         # Files that were saved just before a scan are compared once more, on this side alone.
         assert not any(n for name, n in again["operations"].items() if name != "converge"), again["operations"]
-        assert not any(again["requests"].values()), again["requests"]
+        assert not any(again["requests"].values()), self.planned(again["run"])
         self.nothing_half_written()
         return run
+
+    def planned(self, run: str) -> list[Any]:
+        """What a run's plan was made of, for the message of a test that fails."""
+        return self.ask("SELECT path, action, reason, status, planned FROM sync_operation WHERE run_id = %s", run)
 
     def nothing_half_written(self) -> None:
         """No stage is left among the user's files."""
