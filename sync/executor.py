@@ -18,6 +18,7 @@ import msgspec
 
 from budgets.access import ChunkMeter, Draw, budget_stall, capabilities, open_store
 from budgets.meter import Pot
+from indexing.merge import revision_of
 from sync import sql
 from sync.costs import RANGES_FROM, cost
 from sync.decide import DELETES, Action
@@ -78,6 +79,7 @@ class Executor:
             raise AssertionError("operations without a vault")
         self.vault = vault
         self.able = capabilities(vault)
+        self.known = revision_of(vault.pk)
         self.metered = vault.kind == VaultKind.S3
         self.meter = ChunkMeter(lease)
         self.stop = threading.Event()
@@ -310,7 +312,7 @@ class Executor:
         if not outcomes and not self.transfers.dirty:
             return
         self._make_lasting(outcomes)
-        whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy)
+        whole = Ledger(vault_id=self.vault.pk, policy=self.workshop.policy, since=self.known)
         for outcome in outcomes:
             whole.absorb(outcome.ledger)
         over = [o for o in outcomes if o.status not in (OperationStatus.PENDING, OperationStatus.STAGED)]

@@ -19,10 +19,15 @@ Row = tuple[Any, ...]
 
 @dataclass(kw_only=True)
 class Ledger:
-    """Rows to be; `write` turns each list into one statement."""
+    """Rows to be; `write` turns each list into one statement.
+
+    `since`: the index's revision before any of what was `seen` was asked for. So an answer that comes within the
+    clock's grain of what the index said already is newer than that, and no contradiction.
+    """
 
     vault_id: int
     policy: str
+    since: int | None = None
     agreed: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
@@ -99,7 +104,7 @@ class Ledger:
 
     def _write_index(self) -> None:
         if self.seen:
-            observe(self.vault_id, self.seen, source=Source.HEAD)
+            observe(self.vault_id, self.seen, source=Source.HEAD, since=self.since)
         if self.written:
             observe(self.vault_id, self.written, source=Source.OWN)
         if self.gone:
@@ -116,7 +121,7 @@ class Ledger:
             )
 
 
-_LISTS = tuple(f.name for f in fields(Ledger) if f.name not in ("vault_id", "policy"))
+_LISTS = tuple(f.name for f in fields(Ledger) if f.name not in ("vault_id", "policy", "since"))
 
 
 def versions(sides: Sides) -> tuple[str, str]:
