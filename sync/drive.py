@@ -11,6 +11,7 @@ from sync.report import run_json, run_text
 from sync.start import start
 from vaulthalla.console import Console
 from vaulthalla.vaults.models import Vault
+from vaulthalla.work import doorbell
 from vaulthalla.work.engine import Phase, Progress, drive, request_cancel
 from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
@@ -84,6 +85,7 @@ def helpers() -> int:
 
 
 def _detached(console: Console, run: Run) -> int:
+    doorbell.flush()
     console.result(run_json(run), f"Run {run.pk} is {run.status}; `vh vault sync history` shows what came of it.")
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
+from zlib import crc32
 
 from sync.costs import MIB, RANGE_SIZE, pieces
 from sync.tree import LocalChanged, Staged, Tree, seal
@@ -31,6 +32,7 @@ PARALLEL_PARTS = 4
 # Parts are sent from memory; however many bodies are under way, a process holds no more than this many.
 PARTS_IN_MEMORY = threading.BoundedSemaphore(8)
 MOST_CORRUPT_PARTS = 3
+HASHED_BYTES = 4 * MIB
 
 
 class Unfinished(Exception):
@@ -55,7 +57,7 @@ class BigBody:
     upload_id: str = ""
     staged: Staged | None = None
     sha256: bytes | None = None
-    part_md5s: list[bytes] = field(default_factory=list)
+    part_checksums: list[int] = field(default_factory=list)
     parts: dict[int, str] = field(default_factory=dict)
     allowance: int | None = None
     refused: RequestClass | None = None
@@ -88,18 +90,21 @@ class BigBody:
         self.dirty = True
 
     def hash_once(self, file: BinaryIO) -> None:
-        """SHA-256 of the whole and MD5 of each part, side by side; remembered for later attempts."""
+        """SHA-256 of the whole and a checksum of each part, side by side; remembered for later attempts.
+
+        By its checksum a part is known to be what was hashed when it is read again to be sent.
+        """
         if self.sha256 is not None:
             return
-        whole, md5s = hashlib.sha256(), []
+        whole, checksums = hashlib.sha256(), []
         with ThreadPoolExecutor(1) as other:
             for number in range(1, pieces(self.size, self.part_size) + 1):
                 _, length = self.span(number)
                 part = _read_exactly(file, length, self.path)
-                md5 = other.submit(_md5, part)
+                checksum = other.submit(crc32, part)
                 whole.update(part)
-                md5s.append(md5.result())
-        self.part_md5s, self.sha256, self.dirty = md5s, whole.digest(), True
+                checksums.append(checksum.result())
+        self.part_checksums, self.sha256, self.dirty = checksums, whole.digest(), True
 
 
 def upload_parts(
@@ -118,12 +123,11 @@ def upload_parts(
 
     def one(number: int) -> None:
         offset, length = body.span(number)
-        md5 = body.part_md5s[number - 1]
         with PARTS_IN_MEMORY:
             data = os.pread(file.fileno(), length, offset)
-            if len(data) != length or _md5(data) != md5:
+            if len(data) != length or crc32(data) != body.part_checksums[number - 1]:
                 raise LocalChanged(path, "changed while it was uploaded")
-            body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=md5).etag)
+            body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=_md5(data)).etag)
 
     try:
         allowed = None if body.allowance is None else body.allowance - keep_back
@@ -154,6 +158,7 @@ def download_ranges(
     if staged is None:
         raise AssertionError("a download without a file")
     seen: list[ObjectInfo] = []
+    hashed = _Prefix(body, file.fileno())
 
     def one(number: int) -> None:
         offset, length = body.span(number)
@@ -168,6 +173,7 @@ def download_ranges(
         # What is remembered as here must be, also after a power cut.
         os.fdatasync(file.fileno())
         body.kept(number, "1")
+        hashed.advance()
 
     with file:
         os.truncate(file.fileno(), body.size)
@@ -181,7 +187,7 @@ def download_ranges(
         except PreconditionFailed:
             tree.discard(staged)
             raise
-        sha256 = _sha256(file)
+        sha256 = hashed.finish()
         sealed = seal(file, staged, mtime_ns=info.mtime_ns)
     return sealed, info, sha256
 
@@ -226,6 +232,39 @@ def _in_parallel(
     return not body.missing
 
 
+class _Prefix:
+    """SHA-256 of a body while its ranges arrive, as far as there is no gap; by whoever has just brought one."""
+
+    def __init__(self, body: BigBody, fd: int) -> None:
+        self.body, self.fd = body, fd
+        self.number = 1
+        self.whole = hashlib.sha256()
+        self.lock = threading.Lock()
+
+    def advance(self) -> None:
+        """Hashes what follows on without a gap, unless another thread is at it."""
+        while self.number in self.body.parts and self.lock.acquire(blocking=False):
+            try:
+                self._hash_next()
+            finally:
+                self.lock.release()
+
+    def finish(self) -> bytes:
+        """The hash once all parts are there."""
+        with self.lock:
+            while self.number in self.body.parts:
+                self._hash_next()
+        return self.whole.digest()
+
+    def _hash_next(self) -> None:
+        if self.number not in self.body.parts:
+            return
+        offset, length = self.body.span(self.number)
+        for start in range(offset, offset + length, HASHED_BYTES):
+            self.whole.update(os.pread(self.fd, min(HASHED_BYTES, offset + length - start), start))
+        self.number += 1
+
+
 class _At:
     """Writes at an offset of a shared file, whatever other threads write elsewhere."""
 
@@ -255,11 +294,3 @@ def _read_exactly(file: BinaryIO, length: int, path: str) -> bytes:
 
 def _md5(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _sha256(file: BinaryIO) -> bytes:
-    file.seek(0)
-    whole = hashlib.sha256()
-    while piece := file.read(4 * MIB):
-        whole.update(piece)
-    return whole.digest()

@@ -156,7 +156,7 @@ class Transfer(models.Model):
     upload_id = models.TextField(default="", blank=True)
     staged = models.TextField(default="", blank=True, help_text="The file the ranges are written to.")
     sha256 = models.BinaryField(null=True)
-    part_md5s = models.JSONField(default=list)
+    part_checksums = models.JSONField(default=list)
     parts = models.JSONField(default=dict)
     created_at = models.DateTimeField(db_default=Now())
 

@@ -68,7 +68,7 @@ def _to_row(direction: Direction, body: BigBody) -> dict[str, Any]:
         "upload_id": body.upload_id,
         "staged": f"{staged.inode}:{staged.name}" if staged else "",
         "sha256": body.sha256,
-        "part_md5s": [md5.hex() for md5 in body.part_md5s],
+        "part_checksums": body.part_checksums,
         "parts": {str(number): etag for number, etag in list(body.parts.items())},
     }
 
@@ -83,7 +83,7 @@ def _from_row(row: Transfer) -> BigBody:
         upload_id=row.upload_id,
         staged=Staged(name=name, inode=int(inode)) if name else None,
         sha256=bytes(row.sha256) if row.sha256 else None,
-        part_md5s=[bytes.fromhex(md5) for md5 in row.part_md5s],
+        part_checksums=row.part_checksums,
         parts={int(number): etag for number, etag in row.parts.items()},
         dirty=False,
     )

@@ -42,6 +42,7 @@ from vaulthalla.cliroot import DefaultGroup, api_key_app, command, group, root, 
 from vaulthalla.console import Console, quiet_when_closed, to_json
 from vaulthalla.errors import Refused, VaulthallaError
 from vaulthalla.startup import setup
+from vaulthalla.work import doorbell
 
 __all__ = [
     "Console",
@@ -62,6 +63,7 @@ DETACHED = 130
 
 def main(program: str = "vh") -> NoReturn:
     """The console script."""
+    doorbell.be_patient()
     with quiet_when_closed():
         code = run(sys.argv[1:], program=program)
     sys.exit(code)

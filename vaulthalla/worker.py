@@ -21,8 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     from vaulthalla.errors import VaulthallaError
 
     django.setup()
+    from vaulthalla.work import doorbell
     from vaulthalla.work.drive import drive
 
+    doorbell.be_patient()
     try:
         drive(run_id)
     except VaulthallaError as error:

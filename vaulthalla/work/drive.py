@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from vaulthalla.errors import NotFound
 from vaulthalla.vaults.models import Vault
-from vaulthalla.work import execute, lease, outage, runs, sql
+from vaulthalla.work import doorbell, execute, lease, outage, runs, sql
 from vaulthalla.work.helpers import Helpers
 from vaulthalla.work.lease import Lease
 from vaulthalla.work.models import TERMINAL, Queue, Run, RunKind, RunStatus, Trigger
@@ -46,7 +46,10 @@ def drive(run_id: int, *, on_progress: OnProgress | None = None, helpers: int = 
         driver = _Driver(run_id, on_progress, others)
         while not lease.shutdown.is_set() and driver.step():
             pass
-    return outage.through(lambda: _load(run_id))
+    run = outage.through(lambda: _load(run_id))
+    if run.status not in TERMINAL:
+        doorbell.flush()
+    return run
 
 
 def make_way(run_id: int, *, on_progress: OnProgress | None = None) -> None:
