@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from indexing import arrays, sql
-from indexing.models import IndexState, RemoteObject
+from indexing.models import IndexState, RemoteObject, ScanRange
 from indexing.order import LISTINGS, Known, fold
 from indexing.sql import Changes, Moment
 from indexing.terms import Source
@@ -51,13 +51,15 @@ def observe_page(
     prefix: str = "",
     touch: bool = False,
     run_id: int | None = None,
+    moment: Moment | None = None,
 ) -> Changes:
     """One page of a listing. Keys after `after` up to `last` (None: to the end) that it lacks are gone.
 
     With `run_id` the store lists in no order: the page's keys are remembered for `sweep_scan` instead.
     Unchanged rows are not written, unless `touch`: a scan of a part raises no floor that would confirm them.
+    `moment`: of a merge that has begun in this transaction.
     """
-    moment = sql.begin(vault_id)
+    moment = moment or sql.begin(vault_id)
     infos = [info for info in page.objects if _has_row(info.key)]
     keys = [info.key for info in infos]
     columns = _page_columns(infos)
@@ -91,6 +93,11 @@ def sweep_scan(vault_id: int, run_id: int, *, started_at: datetime, since: int, 
     return changes
 
 
+def begin(vault_id: int) -> Moment:
+    """Takes the lock of the vault's state for several merges of this transaction."""
+    return sql.begin(vault_id)
+
+
 def revision_of(vault_id: int) -> int:
     """The newest merge. What is asked of the store from now on is newer than every row up to it."""
     found = IndexState.objects.filter(vault_id=vault_id).values_list("revision", flat=True).first()
@@ -110,6 +117,7 @@ def count_below(vault_id: int, prefix: str) -> int:
 def reset(vault_id: int) -> None:
     """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction."""
     IndexState.objects.filter(vault_id=vault_id).delete()
+    ScanRange.objects.filter(vault_id=vault_id).delete()
     RemoteObject.objects.filter(vault_id=vault_id).delete()
 
 
@@ -210,7 +218,6 @@ def _parameters(
         "revision": moment.revision,
         "snapshot_as_of": moment.snapshot_as_of,
         "scan_started_at": moment.scan_started_at,
-        "scan_cursor": moment.scan_cursor,
         "seen_at": None,
         "source": source.value,
         "own": source is Source.OWN,

@@ -26,7 +26,8 @@ def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str 
     Raises Refused without a finite LIST budget, unless the limit is lifted for this run.
     """
     check(vault, allow_list_scan=allow_list_scan, prefix=prefix)
-    options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix)}
+    limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
+    options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix, limit=limit)}
     if allow_list_scan:
         options["limits"] = {RequestClass.LIST.field: None}
     return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=reconcile_chunks(vault, prefix=prefix))
@@ -48,9 +49,9 @@ def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:
 
 def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, prefix: str) -> int:
     """Estimate first, then the run to its end, then its numbers. Ctrl-C leaves it to the workers."""
-    expected = expected_requests(vault, prefix) if vault.kind == VaultKind.S3 else None
     if vault.kind == VaultKind.S3:
-        console.message(estimate_text(expected))
+        limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
+        console.message(estimate_text(expected_requests(vault, prefix, limit=limit)))
     run = start_reconcile(vault, allow_list_scan=allow_list_scan, prefix=prefix)
     with console.progress("Listing") as bar:
 
@@ -71,7 +72,7 @@ def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, pr
 def estimate_text(expected: int | None) -> str:
     if expected is None:
         return "Estimate: unknown, since there is no index yet; one LIST request per 1000 objects."
-    return f"Estimate: {expected} LIST {'request' if expected == 1 else 'requests'} (one per 1000 indexed objects)."
+    return f"Estimate: {expected} LIST {'request' if expected == 1 else 'requests'} (one per 1000 indexed objects, and one more per further key range)."
 
 
 def result_json(run: Run) -> dict[str, Any]:

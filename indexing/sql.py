@@ -15,6 +15,9 @@ from django.db import connection
 from psycopg import Cursor
 
 from indexing import arrays
+from indexing.ranges import Range
+
+FEWEST_SAMPLED = 1_000
 
 # How observations cross: one parameter per column; a column that nobody knows is an empty array.
 COLUMNS: Mapping[str, str] = {
@@ -79,7 +82,9 @@ compared AS MATERIALIZED (
   LEFT JOIN LATERAL (
     SELECT * FROM indexing_remoteobject WHERE vault_id = %(vault)s::bigint AND key = n.key OFFSET 0) o ON true
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN n.key COLLATE "C" <= %(scan_cursor)s::text
+    SELECT CASE WHEN %(scan_started_at)s::timestamptz IS NOT NULL AND EXISTS (
+        SELECT FROM indexing_scanrange s WHERE s.vault_id = %(vault)s::bigint AND n.key COLLATE "C" > s.low
+          AND (s.reached IS NULL OR n.key COLLATE "C" <= s.reached))
       THEN greatest(%(scan_started_at)s::timestamptz, %(snapshot_as_of)s::timestamptz)
       ELSE %(snapshot_as_of)s::timestamptz END AS floor) f
   CROSS JOIN LATERAL (
@@ -210,7 +215,11 @@ class Moment:
     revision: int
     snapshot_as_of: datetime | None
     scan_started_at: datetime | None
-    scan_cursor: str | None
+    ranges: Sequence[Range] = ()  # of the unfinished scan
+
+    def scanned(self, key: str) -> bool:
+        """Whether the unfinished scan has been at `key`."""
+        return any(one.covers(key) for one in self.ranges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,14 +243,48 @@ def begin(vault_id: int) -> Moment:
         total_bytes, doubtful_count)
       VALUES (%s, 'none', false, '', 1, 0, 0, 0)
       ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
-      RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at, scan_cursor
+      RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, [vault_id])
-        revision, snapshot_as_of, scan_started_at, scan_cursor = cursor.fetchone()
-    return Moment(
-        revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, scan_cursor=scan_cursor
-    )
+        revision, snapshot_as_of, scan_started_at = cursor.fetchone()
+    ranges = () if scan_started_at is None else ranges_of(vault_id)
+    return Moment(revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, ranges=ranges)
+
+
+def ranges_of(vault_id: int) -> Sequence[Range]:
+    """The ranges of the vault's unfinished scan, in key order."""
+    statement = "SELECT low, high, reached, after FROM indexing_scanrange WHERE vault_id = %s ORDER BY low"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [vault_id])
+        rows = cursor.fetchall()
+    return [
+        Range(low=low, high=high, reached=reached, after=bytes(after).decode("utf-8", "surrogateescape"))
+        for low, high, reached, after in rows
+    ]
+
+
+_QUANTILES = """
+  SELECT percentile_disc(%(at)s::float8[]) WITHIN GROUP (ORDER BY key), count(*)
+  FROM indexing_remoteobject {sampled} WHERE vault_id = %(vault)s AND NOT tombstone
+"""
+_SAMPLED = """
+  TABLESAMPLE SYSTEM ((SELECT least(100, 100.0 * %(blocks)s
+    / greatest(1, pg_relation_size('indexing_remoteobject') / current_setting('block_size')::int)))) REPEATABLE (0)
+"""
+
+
+def quantiles(vault_id: int, parts: int, *, blocks: int | None = None) -> list[str]:
+    """Keys that divide the live rows into `parts` of about equal size; with `blocks`, by a sample of so many.
+
+    A sample of fewer than a thousand rows says nothing: no keys.
+    """
+    statement = _QUANTILES.format(sampled="" if blocks is None else _SAMPLED)
+    at = [number / parts for number in range(1, parts)]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vault": vault_id, "at": at, "blocks": blocks})
+        keys, count = cursor.fetchone()
+    return [] if blocks is not None and count < FEWEST_SAMPLED else list(dict.fromkeys(keys or ()))
 
 
 def merge(parameters: Mapping[str, Any], *, absent: str = "") -> Changes:

@@ -13,7 +13,7 @@ import pytest
 from budgets.access import spent
 from indexing import merge, reconcile, scanning
 from indexing.describe import index_info
-from indexing.models import IndexState, RemoteObject, ScannedKey, Source
+from indexing.models import IndexState, RemoteObject, ScannedKey, ScanRange, Source
 from indexing.reconcile import reconcile_chunks
 from indexing.usable import chunks_before_planning
 from vaulthalla.errors import Refused, Stall
@@ -86,7 +86,8 @@ def test_a_listing_makes_the_index_complete_and_true(vault: Vault, bucket: Memor
     )
     assert info["snapshot_as_of"] >= before
     state = IndexState.objects.get(vault=vault)
-    assert (state.scan_cursor, state.scan_started_at) == (None, None)
+    assert state.scan_started_at is None
+    assert not ScanRange.objects.exists()
 
 
 def test_a_second_listing_tells_what_changed(vault: Vault, bucket: MemoryBucket) -> None:
