@@ -21,7 +21,7 @@ from typing import Any
 
 from budgets.access import ChunkMeter, Draw, budget_stall, limits, open_store, remaining
 from budgets.meter import Pot
-from indexing import merge, sql, state
+from indexing import counts, findings, merge, sql, state
 from indexing.freshness import list_requests, resumable
 from indexing.ranges import MOST_RANGES, PAGES_BEFORE_DIVIDING, Range, evenly, raw
 from indexing.sql import Changes, Moment
@@ -51,14 +51,18 @@ DIVIDING_BUDGET = 500
 ONE_LIST = Requests({RequestClass.LIST: 1})
 
 
-def reconcile_chunks(vault: Vault, *, prefix: str = "") -> list[NewChunk]:
+def reconcile_chunks(vault: Vault, *, prefix: str = "", noted: bool = False) -> list[NewChunk]:
     """What lists a vault's remote side into its index, as the first phase of any run.
+
+    `noted`: each difference is kept as a finding of the run.
 
     Local vaults are listed from the beginning each time; their chunks need a process that reaches the directories.
     """
     pages = state.estimate(vault, limit=vault.policy.limit(RequestClass.LIST)) or 0
     pool = vault.pool if vault.kind == VaultKind.LOCAL else ""
-    return [NewChunk(KIND, Phase.PREPARE, Queue.INDEX, payload={"prefix": prefix}, pool=pool, items=pages)]
+    return [
+        NewChunk(KIND, Phase.PREPARE, Queue.INDEX, payload={"prefix": prefix, "noted": noted}, pool=pool, items=pages)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class Progress:
 
     started_at: datetime | None = None
     began_with: int = 0  # the index's revision before the first page was asked for
-    single: Range = Range()
+    single: Range = field(default_factory=Range)
     divided: bool = False  # whether the unknown rest of a bucket was divided, or could not be
     pages: int = 0
     objects: int = 0
@@ -134,6 +138,7 @@ class _Scan:
     def __init__(self, lease: Lease, vault: Vault, fetchers: ThreadPoolExecutor) -> None:
         self.lease, self.vault, self.fetchers = lease, vault, fetchers
         self.prefix: str = lease.payload.get("prefix", "")
+        self.noted = lease.run_id if lease.payload.get("noted") else None
         self.meter = ChunkMeter(lease)
         self.store: Store = open_store(vault, self.meter)
         self.metered = vault.kind == VaultKind.S3
@@ -388,6 +393,7 @@ class _Scan:
             touch=bool(self.prefix),
             run_id=None if self.ordered else self.lease.run_id,
             moment=moment,
+            noted=self.noted,
         )
 
     def _finish(self, started_at: datetime) -> Changes:
@@ -396,7 +402,12 @@ class _Scan:
         if not self.ordered:
             since = self.done.began_with
             changes = merge.sweep_scan(
-                self.vault.pk, self.lease.run_id, started_at=started_at, since=since, prefix=self.prefix
+                self.vault.pk,
+                self.lease.run_id,
+                started_at=started_at,
+                since=since,
+                prefix=self.prefix,
+                noted=self.noted,
             )
         if not self.prefix:
             state.scan_finished(self.vault.pk, started_at=started_at)
@@ -415,7 +426,11 @@ def finish(lease: Lease) -> None:
         "removed": done.changes.removed,
         "skipped": {"key_not_text": done.unusable} if done.unusable else {},
     }
+    run = lease.load_run()
+    if run.vault_id is not None and done.pages:
+        counts.count(run.vault_id)
     with lease.commit():
+        findings.forget_others(run)
         Run.objects.filter(pk=lease.run_id).update(result=result)
 
 
