@@ -27,12 +27,31 @@ def reconcile(
     prefix: Annotated[
         str, typer.Option("--prefix", help="Only keys that start with this; the index gets no younger by it.")
     ] = "",
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show each difference between the index and the bucket, not their numbers.")
+    ] = False,
 ) -> int:
     """List the bucket into the remote index, within the LIST budget; an interrupted listing goes on where it was."""
     from indexing.scanning import drive_reconcile
     from vaulthalla.vaults.lookup import vault_by_name
 
-    return drive_reconcile(console, vault_by_name(vault), allow_list_scan=allow_list_scan, prefix=prefix)
+    found = vault_by_name(vault)
+    return drive_reconcile(console, found, allow_list_scan=allow_list_scan, prefix=prefix, listed=list_)
+
+
+@command(sync_app, "audit", example="vh vault sync audit photos --sample 200")
+def audit(
+    console: Console,
+    *,
+    vault: VaultName,
+    sample: Annotated[int, typer.Option("--sample", metavar="N", help="How many objects to look at.")] = 100,
+    list_: Annotated[bool, typer.Option("--list", help="Show each wrong row, not their numbers.")] = False,
+) -> int:
+    """Tell how wrong the remote index is: one HEAD each of a random sample, within the HEAD budget."""
+    from indexing.audit import drive_audit
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    return drive_audit(console, vault_by_name(vault), sample=sample, listed=list_)
 
 
 @command(sync_app, "events", example="vh vault sync events photos --file s3-events.json")

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from indexing import arrays, sql
-from indexing.models import IndexState, RemoteObject
+from indexing.models import IndexState, RemoteObject, ScanRange
 from indexing.order import LISTINGS, Known, fold
 from indexing.sql import Changes, Moment
 from indexing.terms import Source
@@ -51,17 +51,26 @@ def observe_page(
     prefix: str = "",
     touch: bool = False,
     run_id: int | None = None,
+    moment: Moment | None = None,
+    noted: int | None = None,
 ) -> Changes:
     """One page of a listing. Keys after `after` up to `last` (None: to the end) that it lacks are gone.
 
     With `run_id` the store lists in no order: the page's keys are remembered for `sweep_scan` instead.
     Unchanged rows are not written, unless `touch`: a scan of a part raises no floor that would confirm them.
+    `moment`: of a merge that has begun in this transaction. `noted`: the run that keeps each difference.
     """
-    moment = sql.begin(vault_id)
+    moment = moment or sql.begin(vault_id)
     infos = [info for info in page.objects if _has_row(info.key)]
     keys = [info.key for info in infos]
     columns = _page_columns(infos)
-    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": touch, "seen_at": page.observed_at}
+    options: dict[str, Any] = {
+        "vault": vault_id,
+        "since": since,
+        "touch": touch,
+        "seen_at": page.observed_at,
+        "noted": noted,
+    }
     if run_id is not None:
         sql.remember_scanned(run_id, keys)
         changes = sql.merge(_parameters(moment, columns, Source.LIST, options))
@@ -74,7 +83,9 @@ def observe_page(
     return changes
 
 
-def sweep_scan(vault_id: int, run_id: int, *, started_at: datetime, since: int, prefix: str = "") -> Changes:
+def sweep_scan(
+    vault_id: int, run_id: int, *, started_at: datetime, since: int, prefix: str = "", noted: int | None = None
+) -> Changes:
     """The end of an unordered scan: rows that no page held, and that nobody has seen since its start, are gone."""
     moment = sql.begin(vault_id)
     span: dict[str, Any] = {
@@ -85,10 +96,15 @@ def sweep_scan(vault_id: int, run_id: int, *, started_at: datetime, since: int, 
         "unreadable": [],
         "absent_at": started_at,
     }
-    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": False, "run": run_id}
+    options: dict[str, Any] = {"vault": vault_id, "since": since, "touch": False, "run": run_id, "noted": noted}
     changes = sql.merge(_parameters(moment, {}, Source.LIST, options | span), absent="run")
     sql.forget_scanned(run_id)
     return changes
+
+
+def begin(vault_id: int) -> Moment:
+    """Takes the lock of the vault's state for several merges of this transaction."""
+    return sql.begin(vault_id)
 
 
 def revision_of(vault_id: int) -> int:
@@ -110,6 +126,7 @@ def count_below(vault_id: int, prefix: str) -> int:
 def reset(vault_id: int) -> None:
     """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction."""
     IndexState.objects.filter(vault_id=vault_id).delete()
+    ScanRange.objects.filter(vault_id=vault_id).delete()
     RemoteObject.objects.filter(vault_id=vault_id).delete()
 
 
@@ -210,7 +227,6 @@ def _parameters(
         "revision": moment.revision,
         "snapshot_as_of": moment.snapshot_as_of,
         "scan_started_at": moment.scan_started_at,
-        "scan_cursor": moment.scan_cursor,
         "seen_at": None,
         "source": source.value,
         "own": source is Source.OWN,

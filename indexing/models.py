@@ -8,7 +8,7 @@ from indexing.terms import Source
 from vaulthalla.stores.base import Restore
 from vaulthalla.vaults.models import Vault
 
-__all__ = ["IndexState", "RemoteObject", "ScannedKey", "Source"]
+__all__ = ["Finding", "IndexCount", "IndexState", "RemoteObject", "ScanRange", "ScannedKey", "Source"]
 
 
 class RemoteObject(models.Model):
@@ -72,12 +72,27 @@ class IndexState(models.Model):
     total_bytes = models.DecimalField(max_digits=30, decimal_places=0, default=0)
     doubtful_count = models.BigIntegerField(default=0)
 
-    # An unfinished LIST of the whole vault, in key order: the next one goes on from here.
+    # An unfinished LIST of the whole vault, in key order: the next one goes on with its ranges.
     scan_started_at = models.DateTimeField(null=True, help_text="Store time of the scan's first page.")
-    scan_cursor = models.TextField(null=True, db_collation="C", help_text="The last key scanned.")
 
     def __str__(self) -> str:
         return f"index of {self.vault}"
+
+
+class ScanRange(models.Model):
+    """How far a part of a vault's unfinished scan is; together they hold every key. See `indexing.ranges`."""
+
+    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="+")
+    low = models.TextField(db_collation="C", help_text="The range begins after this key.")
+    high = models.TextField(null=True, db_collation="C", help_text="Its last key; NULL: to the end.")
+    reached = models.TextField(null=True, db_collation="C", help_text="The last key merged; as high: done.")
+    after = models.BinaryField(help_text="The key the store goes on after, which may be no text.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["vault", "low"], name="scan_ranges_are_disjoint")]
+
+    def __str__(self) -> str:
+        return f"{self.low!r} to {self.high!r}"
 
 
 class ScannedKey(models.Model):
@@ -89,3 +104,31 @@ class ScannedKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Finding(models.Model):
+    """What a run noted of a key, for its `--list`: a difference, or the verdict on a sampled row.
+
+    Of each vault only those of its last such run are kept.
+    """
+
+    pk = models.CompositePrimaryKey("run_id", "key")
+    run_id = models.BigIntegerField()
+    key = models.TextField(db_collation="C")
+    change = models.CharField(max_length=8, help_text="Empty: sampled, but not yet looked at.")
+
+    def __str__(self) -> str:
+        return f"{self.change} {self.key}"
+
+
+class IndexCount(models.Model):
+    """The rows of a vault by storage class, counted at one revision: nobody counts ten million rows twice."""
+
+    vault = models.OneToOneField(Vault, on_delete=models.CASCADE, related_name="+")
+    revision = models.BigIntegerField()
+    counted_at = models.DateTimeField()
+    classes = models.JSONField(default=dict, help_text="Objects and bytes of live rows, by storage class.")
+    tombstones = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"counts of {self.vault}"

@@ -1,23 +1,30 @@
 """A LIST of a whole vault, or of a prefix, into its index: page by page, each kept as soon as it is merged.
 
-In key order each page covers a range, so rows of the range that it lacks are gone at once; an unordered listing
-remembers its keys and sweeps at the end. Either way the index becomes complete, and as old as the scan's start,
-only with the last page. An unfinished ordered scan goes on from its last page in the next run that scans.
+In key order each page covers a part of the keys, so rows of that part that it lacks are gone at once; an unordered
+listing remembers its keys and sweeps at the end. Either way the index becomes complete, and as old as the scan's
+start, only with the last page.
+
+A large bucket is listed in several disjoint ranges at once. They are rows of the vault, not of the run: whoever scans
+next goes on with them, so no page that was kept is paid again. One process drives them all, since merges of a vault
+follow one another anyhow; its helper threads wait for the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
 
-from budgets.access import ChunkMeter, Draw, budget_stall, open_store
-from indexing import merge, state
+from budgets.access import ChunkMeter, Draw, budget_stall, limits, open_store, remaining
+from budgets.meter import Pot
+from indexing import counts, findings, merge, sql, state
 from indexing.freshness import list_requests, resumable
-from indexing.sql import Changes
+from indexing.ranges import MOST_RANGES, PAGES_BEFORE_DIVIDING, Range, evenly, raw
+from indexing.sql import Changes, Moment
 from vaulthalla.errors import Stall, StallCode, VaulthallaError
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
@@ -28,6 +35,7 @@ from vaulthalla.stores.base import (
     Store,
     StoreError,
     StoreUnavailable,
+    UnexpectedResponse,
 )
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler, on_run_finished
@@ -37,56 +45,62 @@ KIND = "index.list"
 # Drawn at once; what is left over goes back.
 MOST_PAGES_DRAWN = 50
 WAIT_FOR_OTHERS_SECONDS = 1.0
+# What finding out how to divide an unknown bucket may cost, and the LIST budget from which on that is little.
+DIVIDING_REQUESTS = 3
+DIVIDING_BUDGET = 500
+ONE_LIST = Requests({RequestClass.LIST: 1})
 
 
-def reconcile_chunks(vault: Vault, *, prefix: str = "") -> list[NewChunk]:
+def reconcile_chunks(vault: Vault, *, prefix: str = "", noted: bool = False) -> list[NewChunk]:
     """What lists a vault's remote side into its index, as the first phase of any run.
+
+    `noted`: each difference is kept as a finding of the run.
 
     Local vaults are listed from the beginning each time; their chunks need a process that reaches the directories.
     """
-    pages = state.estimate(vault) or 0
+    pages = state.estimate(vault, limit=vault.policy.limit(RequestClass.LIST)) or 0
     pool = vault.pool if vault.kind == VaultKind.LOCAL else ""
-    return [NewChunk(KIND, Phase.PREPARE, Queue.INDEX, payload={"prefix": prefix}, pool=pool, items=pages)]
+    return [
+        NewChunk(KIND, Phase.PREPARE, Queue.INDEX, payload={"prefix": prefix, "noted": noted}, pool=pool, items=pages)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a scan is; the chunk's cursor. `after` goes to the store, `swept` is the last key merged."""
+    """What a scan has done; the chunk's cursor. `single` is the one range of a scan that nobody else may go on with."""
 
     started_at: datetime | None = None
     began_with: int = 0  # the index's revision before the first page was asked for
-    after: str = ""
-    swept: str = ""
+    single: Range = field(default_factory=Range)
+    divided: bool = False  # whether the unknown rest of a bucket was divided, or could not be
     pages: int = 0
     objects: int = 0
     unusable: int = 0
     changes: Changes = field(default_factory=Changes)
 
     def as_cursor(self) -> dict[str, Any]:
-        changes = {name: getattr(self.changes, name) for name in ("added", "changed", "removed")}
-        started_at = self.started_at.isoformat() if self.started_at else None
         # A key may hold what JSON in a database cannot.
-        after = self.after.encode("utf-8", "surrogateescape").hex()
-        plain = {"began_with": self.began_with, "swept": self.swept, "pages": self.pages}
+        after = raw(self.single.after).hex()
         return {
-            **plain,
-            "objects": self.objects,
-            "unusable": self.unusable,
-            "changes": changes,
-            "started_at": started_at,
-            "after": after,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "changes": {name: getattr(self.changes, name) for name in ("added", "changed", "removed")},
+            "started_at": self.started_at.isoformat() if self.started_at else None,
+            "single": {"reached": self.single.reached, "after": after},
         }
 
     @classmethod
     def of(cls, cursor: Mapping[str, Any]) -> Progress:
-        started_at = cursor["started_at"]
-        plain = {name: cursor[name] for name in ("began_with", "swept", "pages", "objects", "unusable")}
+        started_at, single = cursor["started_at"], cursor["single"]
+        after = bytes.fromhex(single["after"]).decode("utf-8", "surrogateescape")
         return cls(
-            **plain,
+            **{name: cursor[name] for name in _PLAIN},
             started_at=datetime.fromisoformat(started_at) if started_at else None,
-            after=bytes.fromhex(cursor["after"]).decode("utf-8", "surrogateescape"),
+            single=Range(reached=single["reached"], after=after),
             changes=Changes(**cursor["changes"]),
         )
+
+
+_PLAIN = ("began_with", "divided", "pages", "objects", "unusable")
 
 
 @handler(KIND)
@@ -95,141 +109,291 @@ def scan(lease: Lease) -> Yield | None:
     vault = lease.load_run().vault
     if vault is None:
         raise AssertionError("a listing without a vault")
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="list") as fetcher:
-        return _Scan(lease, vault, fetcher).run()
+    with ThreadPoolExecutor(max_workers=MOST_RANGES, thread_name_prefix="list") as fetchers:
+        return _Scan(lease, vault, fetchers).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A page on its way: the range as it was then, and the revision of the index that the page is newer than."""
+
+    range: Range
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """A page to keep: what of it belongs to the range, and the range before and after it."""
+
+    before: Range
+    page: Page
+    past: Range
+    last: str | None
+    since: int
 
 
 class _Scan:
-    """One lease's part of a scan. The next page is on its way while the last one is merged."""
+    """One lease's part of a scan. Each range has its next page on its way while the last ones are merged."""
 
-    def __init__(self, lease: Lease, vault: Vault, fetcher: ThreadPoolExecutor) -> None:
-        self.lease, self.vault, self.fetcher = lease, vault, fetcher
+    def __init__(self, lease: Lease, vault: Vault, fetchers: ThreadPoolExecutor) -> None:
+        self.lease, self.vault, self.fetchers = lease, vault, fetchers
         self.prefix: str = lease.payload.get("prefix", "")
+        self.noted = lease.run_id if lease.payload.get("noted") else None
         self.meter = ChunkMeter(lease)
         self.store: Store = open_store(vault, self.meter)
         self.metered = vault.kind == VaultKind.S3
         self.ordered = self.store.capabilities.ordering is Ordering.BINARY
         self.done = Progress.of(lease.cursor) if lease.cursor else Progress(began_with=merge.revision_of(vault.pk))
-        # A later scan of the whole vault may go on where this one stops.
+        self.limit = limits(lease.run_id).get(RequestClass.LIST)
+        # Ranges that a later scan of the whole vault, or another one now, may go on with.
         self.shared = self.metered and self.ordered and not self.prefix
+        self.ranges: list[Range] = [self.done.single]
+        self.flying: dict[Future[Page], _Flight] = {}
+        self.tokens: set[str] = set()
 
     def run(self) -> Yield | None:
         if self.shared and self._overtaken():
             return None
-        page, since = self._asked(self.done.after)
-        while page is not None:
-            answer = self._answer(page)
-            if answer is None:  # refused: draw more and ask again
-                page, since = self._asked(self.done.after)
-                continue
-            following = self._ahead(answer)
-            self._keep(answer, since)
-            if answer.next_after is None:
-                return None
-            if self.lease.overdue and following is None:
-                return Yield(self.done.as_cursor())
-            page, since = following or self._asked(self.done.after)
-        return Yield(self.done.as_cursor(), delay=WAIT_FOR_OTHERS_SECONDS)
+        while any(not one.done for one in self.ranges):
+            self._ask()
+            if not self.flying:
+                return self._later()
+            landed = self._arrived()
+            self._ask(ahead=True)
+            self._keep(landed)
+            self._divide()
+        return None
+
+    def _later(self) -> Yield:
+        """Time is up, or others hold the rest of the budget."""
+        return Yield(self.done.as_cursor(), delay=0 if self.lease.overdue else WAIT_FOR_OTHERS_SECONDS)
 
     def _overtaken(self) -> bool:
-        """Goes on where an unfinished scan stopped; true when somebody else has finished this one meanwhile."""
+        """Finds the ranges to go on with; true when somebody else has finished this scan meanwhile."""
         known = state.state_of(self.vault.pk)
         if self.done.started_at is None:
-            max_age = state.max_age_of(self.vault)
-            if known.scan_cursor and resumable(known.scan_started_at, max_age=max_age, now=datetime.now(UTC)):
-                self._jump(known.scan_cursor, known.scan_started_at)
+            if resumable(known.scan_started_at, max_age=state.max_age_of(self.vault), now=datetime.now(UTC)):
+                self._adopt(known.scan_started_at, sql.ranges_of(self.vault.pk))
+            else:
+                self.ranges = state.key_ranges(self.vault, limit=self._listable())
+            return False
+        if known.scan_started_at is not None:
+            self._adopt(known.scan_started_at, sql.ranges_of(self.vault.pk))
             return False
         if known.complete and known.snapshot_as_of is not None and known.snapshot_as_of >= self.done.started_at:
-            return known.scan_started_at != self.done.started_at
-        if known.scan_started_at == self.done.started_at and (known.scan_cursor or "") > self.done.swept:
-            self._jump(known.scan_cursor or "", known.scan_started_at)
+            return True
+        self._adopt(None, [])
         return False
 
-    def _jump(self, key: str, started_at: datetime | None) -> None:
-        self.done = replace(self.done, after=key, swept=key, started_at=started_at)
+    def _adopt(self, started_at: datetime | None, ranges: Sequence[Range]) -> None:
+        """Goes on with the vault's unfinished scan, whoever began it; without one, from the beginning."""
+        self.done = replace(self.done, started_at=started_at if ranges else None)
+        self.ranges = list(ranges) or [Range()]
+
+    def _listable(self) -> int | None:
+        """LIST requests that the run has left; None: any number."""
+        return remaining(self.lease.run_id)[RequestClass.LIST]
 
     # --- asking ---
 
-    def _asked(self, after: str) -> tuple[Future[Page] | None, int]:
-        """A page on its way, and the revision it is newer than; no page when others hold the rest of the budget.
+    def _ask(self, *, ahead: bool = False) -> None:
+        """The next page of every range that has none on its way, while time and budget last.
 
-        Raises Stall when nothing is left and nothing is out.
+        Unless `ahead` of what is to be kept first, raises Stall when nothing is left, is out, or is on its way.
         """
-        drawn = self._drawn()
-        if drawn is Draw.EXHAUSTED:
-            planned = state.estimate(self.vault)
-            raise budget_stall(self.lease.run_id, RequestClass.LIST, planned=planned)
-        if drawn is Draw.WAIT:
-            return None, 0
-        return self._send(after)
+        idle = [] if self.lease.overdue else self._idle()
+        since = merge.revision_of(self.vault.pk) if idle else 0
+        for one in idle:
+            pot = self._pot(ahead=ahead)
+            if pot is None:
+                return
+            self.flying[self.fetchers.submit(self._fetch, one.after, pot)] = _Flight(one, since)
 
-    def _ahead(self, answer: Page) -> tuple[Future[Page], int] | None:
-        """The page after `answer`, unless time is up or the budget is."""
-        if answer.next_after is None or self.lease.overdue or self._drawn() is not Draw.DRAWN:
-            return None
-        return self._send(answer.next_after)
+    def _idle(self) -> list[Range]:
+        """The first page goes alone: its time is that of the whole scan's start."""
+        flying = {flight.range.low for flight in self.flying.values()}
+        idle = [one for one in self.ranges if not one.done and one.low not in flying]
+        return idle if self.done.started_at is not None else idle[: max(0, 1 - len(flying))]
 
-    def _send(self, after: str) -> tuple[Future[Page], int]:
-        since = merge.revision_of(self.vault.pk)
-        ask = self.fetcher.submit
-        return ask(self.store.list_page, after=after, prefix=self.prefix, token=not self.ordered), since
+    def _fetch(self, after: str, pot: AbstractContextManager[Any]) -> Page:
+        with pot:
+            return self.store.list_page(after=after, prefix=self.prefix, token=not self.ordered)
 
-    def _drawn(self) -> Draw:
-        if not self.metered or self.meter.available(RequestClass.LIST):
-            return Draw.DRAWN
-        expected = state.estimate(self.vault)
+    def _pot(self, *, ahead: bool) -> AbstractContextManager[Any] | None:
+        """Leave to send one LIST; None when there is none for now."""
+        if not self.metered:
+            return nullcontext()
+        return self.meter.set_aside(ONE_LIST) or self._drawn(ahead=ahead)
+
+    def _drawn(self, *, ahead: bool) -> Pot | None:
+        expected = state.estimate(self.vault, limit=self.limit)
         left = max(1, (expected or MOST_PAGES_DRAWN) - self.done.pages)
         need = Requests({RequestClass.LIST: min(MOST_PAGES_DRAWN, left)})
-        return self.meter.draw(need, at_least=Requests({RequestClass.LIST: 1}))
+        drawn = self.meter.draw(need, at_least=ONE_LIST)
+        if drawn is Draw.EXHAUSTED and not ahead and not self.flying:
+            raise budget_stall(self.lease.run_id, RequestClass.LIST, planned=expected)
+        return self.meter.set_aside(ONE_LIST) if drawn else None
 
-    def _answer(self, page: Future[Page]) -> Page | None:
-        """The page, with the lease kept while waiting; None when the meter refused (another attempt of) it."""
+    def _arrived(self) -> list[_Landed]:
+        """The pages that have come, at least one, unless a meter refused it: then its range asks again."""
+        self.lease.outlast_any(self.flying)
+        landed: list[_Landed] = []
+        for future in [future for future in self.flying if future.done()]:
+            flight = self.flying.pop(future)
+            page = self._page(future, landed)
+            current = next((one for one in self.ranges if one.low == flight.range.low), None)
+            if page is not None and current is not None and current.after == flight.range.after:
+                landed.append(self._landed(current, page, flight.since))
+        return landed
+
+    def _page(self, future: Future[Page], landed: Sequence[_Landed]) -> Page | None:
+        """The answer; None when the meter refused (another attempt of) it. What came before an error is kept."""
         try:
-            return self.lease.outlast(page)
+            return future.result()
         except MeterRefused as refused:
             if refused.request_class is None:
                 raise self.lease.lost() from refused
             return None
         except StoreError as error:
+            self._keep(landed)
             raise _told(error, self.vault) from error
+
+    def _landed(self, current: Range, page: Page, since: int) -> _Landed:
+        own = current.own(page) if self.ordered else self._new_token(page)
+        usable = [info.key for info in own.objects if merge.storable(info.key)]
+        last = current.high if own.next_after is None else (usable[-1] if usable else current.reached)
+        past = current.past(own, last)
+        self.ranges[self.ranges.index(current)] = past
+        return _Landed(current, own, past, last, since)
+
+    def _new_token(self, page: Page) -> Page:
+        """A token that comes again would go round for ever."""
+        if page.next_after is not None:
+            if page.next_after in self.tokens:
+                self.ranges = [self.done.single]
+                raise _told(UnexpectedResponse("The listing does not end: a token was given twice."), self.vault)
+            self.tokens.add(page.next_after)
+        return page
+
+    # --- dividing what nobody knows ---
+
+    def _divide(self) -> None:
+        """Cuts the rest of a bucket without an index once it proved large, where its keys have prefixes.
+
+        That costs up to DIVIDING_REQUESTS, so only where the budget is no concern.
+        """
+        unknown = self.shared and not self.done.divided and self.done.pages >= PAGES_BEFORE_DIVIDING
+        open_ = [one for one in self.ranges if not one.done]
+        if not unknown or len(open_) != 1 or self.lease.overdue:
+            return
+        self.done = replace(self.done, divided=True)
+        left = self._listable()
+        if state.state_of(self.vault.pk).complete or (left is not None and left < DIVIDING_BUDGET):
+            return
+        cuts = self._cuts(open_[0])
+        parts = [part for one in self.ranges for part in one.divided(cuts if one is open_[0] else ())]
+        with self.lease.commit() as checkpoint:
+            moment = merge.begin(self.vault.pk)
+            begun = moment.scan_started_at
+            if begun is not None and (begun, list(moment.ranges)) == (self.done.started_at, self.ranges):
+                state.scan_begun(self.vault.pk, started_at=begun, ranges=parts)
+                self.ranges = parts
+            checkpoint.cursor = self.done.as_cursor()
+            self.meter.settle()
+
+    def _cuts(self, rest: Range) -> list[str]:
+        """Prefixes that divide what is left, as far down as there is only one; none where keys are flat."""
+        prefix = ""
+        for _ in range(DIVIDING_REQUESTS):
+            pot = self._pot(ahead=True)
+            if pot is None:
+                return []
+            found = self._prefixes(prefix, rest.after, pot)
+            if len(found) != 1:
+                return evenly(["", *found], min(MOST_RANGES, len(found) + 1))
+            prefix = found[0]
+        return []
+
+    def _prefixes(self, prefix: str, after: str, pot: AbstractContextManager[Any]) -> list[str]:
+        def ask() -> Sequence[str]:
+            with pot:
+                return self.store.list_prefixes(after=after, prefix=prefix)
+
+        try:
+            found = self.lease.outlast(self.fetchers.submit(ask))
+        except (MeterRefused, StoreError):
+            # The listing itself will tell what is wrong.
+            return []
+        return [one for one in found if merge.storable(one)]
 
     # --- keeping ---
 
-    def _keep(self, page: Page, since: int) -> None:
-        """One transaction: the page's rows, what it says is gone, the cursor, and with the last page the state."""
-        usable = [info.key for info in page.objects if merge.storable(info.key)]
-        last = None if page.next_after is None else (usable[-1] if usable else self.done.swept)
-        started_at = self.done.started_at or page.observed_at
-        with self.lease.commit(items_done=1) as checkpoint:
-            changes = self._merge(page, since, last)
-            if page.next_after is None:
+    def _keep(self, landed: Sequence[_Landed]) -> None:
+        """One transaction: the pages' rows, what they say is gone, the ranges, and with the last page the state."""
+        if not landed:
+            return
+        with self.lease.commit(items_done=len(landed)) as checkpoint:
+            moment = merge.begin(self.vault.pk)
+            kept = self._still_wanted(landed, moment) if self.shared else list(landed)
+            started_at = self.done.started_at or landed[0].page.observed_at
+            changes = sum((self._merge(one, moment) for one in kept), Changes())
+            if kept and all(one.done for one in self.ranges):
                 changes += self._finish(started_at)
-            elif self.shared and last:
-                state.scan_advanced(self.vault.pk, started_at=started_at, last=last)
-            done = replace(
-                self.done,
-                started_at=started_at,
-                after=page.next_after or "",
-                swept=last or "",
-                pages=self.done.pages + 1,
-                objects=self.done.objects + len(usable),
-                unusable=self.done.unusable + len(page.objects) - len(usable),
-                changes=self.done.changes + changes,
-            )
-            checkpoint.cursor = done.as_cursor()
+            done = self._counted(kept, changes)
+            self.done = replace(done, started_at=started_at) if kept else self.done
+            checkpoint.cursor = self.done.as_cursor()
             self.meter.settle()
-        self.done = done
 
-    def _merge(self, page: Page, since: int, last: str | None) -> Changes:
+    def _counted(self, kept: Sequence[_Landed], changes: Changes) -> Progress:
+        listed = [info.key for one in kept for info in one.page.objects]
+        usable = sum(map(merge.storable, listed))
+        return replace(
+            self.done,
+            single=self.done.single if self.shared else self.ranges[0],
+            pages=self.done.pages + len(kept),
+            objects=self.done.objects + usable,
+            unusable=self.done.unusable + len(listed) - usable,
+            changes=self.done.changes + changes,
+        )
+
+    def _still_wanted(self, landed: Sequence[_Landed], moment: Moment) -> list[_Landed]:
+        """Under the lock: what nobody else has merged meanwhile. The ranges in the database are the truth."""
+        if self.done.started_at is None and not self._begun_by_others(moment):
+            state.scan_begun(self.vault.pk, started_at=landed[0].page.observed_at, ranges=self.ranges)
+            return list(landed)
+        if moment.scan_started_at != self.done.started_at:
+            self._superseded(moment)
+            return []
+        stored = {one.low: one for one in moment.ranges}
+        kept = [one for one in landed if stored.get(one.before.low) == one.before]
+        stored.update({one.past.low: one.past for one in kept})
+        self.ranges = list(stored.values())
+        for one in kept:
+            state.scan_moved(self.vault.pk, one.past)
+        return kept
+
+    def _begun_by_others(self, moment: Moment) -> bool:
+        return resumable(moment.scan_started_at, max_age=state.max_age_of(self.vault), now=datetime.now(UTC))
+
+    def _superseded(self, moment: Moment) -> None:
+        """Another scan began first, or has ended this one."""
+        if moment.scan_started_at is not None:
+            self._adopt(moment.scan_started_at, moment.ranges)
+        elif self._overtaken():
+            self.ranges = []
+
+    def _merge(self, one: _Landed, moment: Moment) -> Changes:
         return merge.observe_page(
             self.vault.pk,
-            page,
-            after=self.done.swept,
-            last=last,
-            since=since,
+            one.page,
+            after=one.before.reached or "",
+            last=one.last,
+            since=one.since,
             prefix=self.prefix,
             touch=bool(self.prefix),
             run_id=None if self.ordered else self.lease.run_id,
+            moment=moment,
+            noted=self.noted,
         )
 
     def _finish(self, started_at: datetime) -> Changes:
@@ -238,7 +402,12 @@ class _Scan:
         if not self.ordered:
             since = self.done.began_with
             changes = merge.sweep_scan(
-                self.vault.pk, self.lease.run_id, started_at=started_at, since=since, prefix=self.prefix
+                self.vault.pk,
+                self.lease.run_id,
+                started_at=started_at,
+                since=since,
+                prefix=self.prefix,
+                noted=self.noted,
             )
         if not self.prefix:
             state.scan_finished(self.vault.pk, started_at=started_at)
@@ -257,7 +426,11 @@ def finish(lease: Lease) -> None:
         "removed": done.changes.removed,
         "skipped": {"key_not_text": done.unusable} if done.unusable else {},
     }
+    run = lease.load_run()
+    if run.vault_id is not None and done.pages:
+        counts.count(run.vault_id)
     with lease.commit():
+        findings.forget_others(run)
         Run.objects.filter(pk=lease.run_id).update(result=result)
 
 
@@ -267,10 +440,10 @@ def forget_unfinished(run: Run) -> None:
     merge.forget_scan(run.pk)
 
 
-def expected_requests(vault: Vault, prefix: str = "") -> int | None:
-    """What a scan is expected to cost; for a prefix, by the rows below it."""
+def expected_requests(vault: Vault, prefix: str = "", *, limit: int | None = None) -> int | None:
+    """What a scan within `limit` is expected to cost; for a prefix, by the rows below it."""
     if not prefix:
-        return state.estimate(vault)
+        return state.estimate(vault, limit=limit)
     return list_requests(merge.count_below(vault.pk, prefix)) if state.state_of(vault.pk).complete else None
 
 

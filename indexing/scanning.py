@@ -7,9 +7,9 @@ from shlex import quote
 from typing import Any
 
 from budgets.access import spent
-from indexing import merge
+from indexing import findings, merge
 from indexing.reconcile import expected_requests, reconcile_chunks
-from vaulthalla.console import Console, fields
+from vaulthalla.console import Console, fields, printable
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault, VaultKind
@@ -18,18 +18,22 @@ from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
 
 DETACHED = 130
+DIFFERENCES = ("added", "changed", "removed")
 
 
-def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str = "") -> Run:
+def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str = "", noted: bool = False) -> Run:
     """The run that lists; works first on a listing or an import that is in the way.
 
-    Raises Refused without a finite LIST budget, unless the limit is lifted for this run.
+    `noted`: each difference is kept for `--list`. Raises Refused without a finite LIST budget, unless the limit
+    is lifted for this run.
     """
     check(vault, allow_list_scan=allow_list_scan, prefix=prefix)
-    options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix)}
+    limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
+    options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix, limit=limit)}
     if allow_list_scan:
         options["limits"] = {RequestClass.LIST.field: None}
-    return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=reconcile_chunks(vault, prefix=prefix))
+    chunks = reconcile_chunks(vault, prefix=prefix, noted=noted)
+    return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=chunks)
 
 
 def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:
@@ -46,29 +50,31 @@ def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:
         raise _unbounded(vault, prefix)
 
 
-def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, prefix: str) -> int:
+def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, prefix: str, listed: bool = False) -> int:
     """Estimate first, then the run to its end, then its numbers. Ctrl-C leaves it to the workers."""
-    expected = expected_requests(vault, prefix) if vault.kind == VaultKind.S3 else None
     if vault.kind == VaultKind.S3:
-        console.message(estimate_text(expected))
-    run = start_reconcile(vault, allow_list_scan=allow_list_scan, prefix=prefix)
+        limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
+        console.message(estimate_text(expected_requests(vault, prefix, limit=limit)))
+    run = start_reconcile(vault, allow_list_scan=allow_list_scan, prefix=prefix, noted=listed)
     with console.progress("Listing") as bar:
 
         def show(now: Progress) -> None:
             bar.update(done=now.items_done, total=max(now.items_total, now.items_done) or None)
 
         run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None)
-    console.result(result_json(run), result_text)
-    if run.status not in TERMINAL:
-        console.message(f"Detached from run {run.pk}: workers go on with it, or the next listing of the vault does.")
-        return DETACHED
-    return _exit_code(run)
+    if listed:
+        for difference in findings.noted(run.pk, DIFFERENCES):
+            console.line(difference, f"{difference['change']:<7}  {printable(difference['key'])}")
+    else:
+        console.result(result_json(run), result_text)
+    return exit_code(console, run, others="workers go on with it, or the next listing of the vault does")
 
 
 def estimate_text(expected: int | None) -> str:
     if expected is None:
         return "Estimate: unknown, since there is no index yet; one LIST request per 1000 objects."
-    return f"Estimate: {expected} LIST {'request' if expected == 1 else 'requests'} (one per 1000 indexed objects)."
+    requests = "request" if expected == 1 else "requests"
+    return f"Estimate: {expected} LIST {requests} (one per 1000 indexed objects, one more per further key range)."
 
 
 def result_json(run: Run) -> dict[str, Any]:
@@ -94,8 +100,11 @@ def result_text(value: dict[str, Any]) -> str:
     return fields(lines)
 
 
-def _exit_code(run: Run) -> int:
-    """Raises what stopped the run, so that it is told like every other error."""
+def exit_code(console: Console, run: Run, *, others: str) -> int:
+    """Raises what stopped the run, so that it is told like every other error; `others`: who goes on with it."""
+    if run.status not in TERMINAL:
+        console.message(f"Detached from run {run.pk}: {others}.")
+        return DETACHED
     if run.status != RunStatus.SUCCESS:
         raise failure_of(run)
     return 0

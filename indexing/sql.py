@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
 from psycopg import Cursor
 
 from indexing import arrays
+from indexing.ranges import Range
+
+FEWEST_SAMPLED = 1_000
 
 # How observations cross: one parameter per column; a column that nobody knows is an empty array.
 COLUMNS: Mapping[str, str] = {
@@ -79,7 +82,9 @@ compared AS MATERIALIZED (
   LEFT JOIN LATERAL (
     SELECT * FROM indexing_remoteobject WHERE vault_id = %(vault)s::bigint AND key = n.key OFFSET 0) o ON true
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN n.key COLLATE "C" <= %(scan_cursor)s::text
+    SELECT CASE WHEN %(scan_started_at)s::timestamptz IS NOT NULL AND EXISTS (
+        SELECT FROM indexing_scanrange s WHERE s.vault_id = %(vault)s::bigint AND n.key COLLATE "C" > s.low
+          AND (s.reached IS NULL OR n.key COLLATE "C" <= s.reached))
       THEN greatest(%(scan_started_at)s::timestamptz, %(snapshot_as_of)s::timestamptz)
       ELSE %(snapshot_as_of)s::timestamptz END AS floor) f
   CROSS JOIN LATERAL (
@@ -186,7 +191,7 @@ written AS (
     tombstone = EXCLUDED.tombstone, doubtful = EXCLUDED.doubtful, rival_at = EXCLUDED.rival_at,
     revision = EXCLUDED.revision
 ),
-counted AS (
+{noted}counted AS (
   SELECT count(*) FILTER (WHERE NOT was_live AND NOT tombstone) AS added,
     count(*) FILTER (WHERE was_live AND NOT tombstone AND NOT same AND wins) AS changed,
     count(*) FILTER (WHERE was_live AND tombstone) AS removed,
@@ -202,6 +207,15 @@ state AS (
 SELECT added, changed, removed FROM counted
 """
 
+# What the merge changed, for whoever asks for a list of it.
+_NOTED = """noted AS (
+  INSERT INTO indexing_finding (run_id, key, change)
+  SELECT %(noted)s::bigint, key, CASE WHEN tombstone THEN 'removed' WHEN was_live THEN 'changed' ELSE 'added' END
+  FROM due WHERE was_live = tombstone OR (was_live AND NOT same AND wins)
+  ON CONFLICT (run_id, key) DO UPDATE SET change = EXCLUDED.change
+),
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
@@ -210,7 +224,11 @@ class Moment:
     revision: int
     snapshot_as_of: datetime | None
     scan_started_at: datetime | None
-    scan_cursor: str | None
+    ranges: Sequence[Range] = ()  # of the unfinished scan
+
+    def scanned(self, key: str) -> bool:
+        """Whether the unfinished scan has been at `key`."""
+        return any(one.covers(key) for one in self.ranges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,25 +252,63 @@ def begin(vault_id: int) -> Moment:
         total_bytes, doubtful_count)
       VALUES (%s, 'none', false, '', 1, 0, 0, 0)
       ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
-      RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at, scan_cursor
+      RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, [vault_id])
-        revision, snapshot_as_of, scan_started_at, scan_cursor = cursor.fetchone()
-    return Moment(
-        revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, scan_cursor=scan_cursor
-    )
+        revision, snapshot_as_of, scan_started_at = cursor.fetchone()
+    ranges = () if scan_started_at is None else ranges_of(vault_id)
+    return Moment(revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, ranges=ranges)
+
+
+def ranges_of(vault_id: int) -> Sequence[Range]:
+    """The ranges of the vault's unfinished scan, in key order."""
+    statement = "SELECT low, high, reached, after FROM indexing_scanrange WHERE vault_id = %s ORDER BY low"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [vault_id])
+        rows = cursor.fetchall()
+    return [
+        Range(low=low, high=high, reached=reached, after=bytes(after).decode("utf-8", "surrogateescape"))
+        for low, high, reached, after in rows
+    ]
+
+
+_QUANTILES = """
+  SELECT percentile_disc(%(at)s::float8[]) WITHIN GROUP (ORDER BY key), count(*)
+  FROM indexing_remoteobject {sampled} WHERE vault_id = %(vault)s AND NOT tombstone
+"""
+_SAMPLED = """
+  TABLESAMPLE SYSTEM ((SELECT least(100, 100.0 * %(blocks)s
+    / greatest(1, pg_relation_size('indexing_remoteobject') / current_setting('block_size')::int)))) REPEATABLE (0)
+"""
+
+
+def quantiles(vault_id: int, parts: int, *, blocks: int | None = None) -> list[str]:
+    """Keys that divide the live rows into `parts` of about equal size; with `blocks`, by a sample of so many.
+
+    A sample of fewer than a thousand rows says nothing: no keys.
+    """
+    statement = _QUANTILES.format(sampled="" if blocks is None else _SAMPLED)
+    at = [number / parts for number in range(1, parts)]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vault": vault_id, "at": at, "blocks": blocks})
+        keys, count = cursor.fetchone()
+    return [] if blocks is not None and count < FEWEST_SAMPLED else list(dict.fromkeys(keys or ()))
 
 
 def merge(parameters: Mapping[str, Any], *, absent: str = "") -> Changes:
-    """One batch (see COLUMNS) into the rows of one vault; `absent`: nothing, "page" or "run" (see `_ABSENT`)."""
-    added, changed, removed = _run(_merge_statement(absent), parameters)[0]
+    """One batch (see COLUMNS) into the rows of one vault; `absent`: nothing, "page" or "run" (see `_ABSENT`).
+
+    With a run as `noted`, each difference is kept as a finding of it.
+    """
+    noted = parameters.get("noted") is not None
+    added, changed, removed = _run(_merge_statement(absent, noted=noted), parameters)[0]
     return Changes(added=added, changed=changed, removed=removed)
 
 
 def merge_from(select: str, parameters: Mapping[str, Any]) -> Changes:
     """`merge` of observations that are in the database already: a SELECT of COLUMNS, in their order, keys unique."""
-    added, changed, removed = _run(_MERGE.format(incoming=select), parameters)[0]
+    added, changed, removed = _run(_MERGE.format(incoming=select, noted=""), parameters)[0]
     return Changes(added=added, changed=changed, removed=removed)
 
 
@@ -261,11 +317,11 @@ def explain(parameters: Mapping[str, Any], *, absent: str = "") -> str:
     return "\n".join(line for (line,) in _run("EXPLAIN " + _merge_statement(absent), parameters))
 
 
-def _merge_statement(absent: str) -> str:
+def _merge_statement(absent: str, *, noted: bool = False) -> str:
     incoming = _INCOMING.format(arrays=_ARRAYS, columns=", ".join(COLUMNS))
     if absent:
         incoming += _ABSENT.format(seen={"page": _SEEN_ON_PAGE, "run": _SEEN_BY_RUN}[absent])
-    return _MERGE.format(incoming=incoming)
+    return _MERGE.format(incoming=incoming, noted=_NOTED if noted else "")
 
 
 def doubt_below(vault_id: int, prefixes: Sequence[str], *, at: datetime, revision: int) -> None:
@@ -317,3 +373,61 @@ def _run(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]
     connection.ensure_connection()
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
         return cursor.execute(statement, parameters).fetchall()
+
+
+def count_classes(vault_id: int, *, within: timedelta | None) -> tuple[dict[str, dict[str, int]], int]:
+    """Live rows by storage class, and the number of tombstones; in a transaction that ends after `within`."""
+    statement = """
+      SELECT tombstone, storage_class, count(*), coalesce(sum(size), 0)::bigint FROM indexing_remoteobject
+      WHERE vault_id = %s GROUP BY 1, 2 ORDER BY 2
+    """
+    with connection.cursor() as cursor:
+        if within is not None:
+            limit = f"{max(1, int(within.total_seconds() * 1000))}ms"
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [limit])
+        cursor.execute(statement, [vault_id])
+        rows = cursor.fetchall()
+    classes = {name: {"objects": count, "bytes": size} for gone, name, count, size in rows if not gone}
+    return classes, sum(count for gone, _, count, _ in rows if gone)
+
+
+def findings(run_id: int, changes: Sequence[str], *, after: str, limit: int) -> list[tuple[str, str, int | None]]:
+    """Keys after `after` that a run noted, with the change and the size of the live row: a range of the primary key."""
+    statement = """
+      SELECT f.key, f.change, o.size FROM indexing_finding f
+      JOIN work_run r ON r.id = f.run_id
+      LEFT JOIN indexing_remoteobject o ON o.vault_id = r.vault_id AND o.key = f.key AND NOT o.tombstone
+      WHERE f.run_id = %s AND f.key > %s AND f.change = ANY(%s) ORDER BY f.key LIMIT %s
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [run_id, after, list(changes), limit])
+        rows: list[tuple[str, str, int | None]] = cursor.fetchall()
+    return rows
+
+
+def sample(vault_id: int, run_id: int, size: int) -> int:
+    """Notes `size` live rows, each as likely as any other, as findings to be looked at. Returns the count."""
+    # Some more than wanted are drawn, so that only these are sorted by chance.
+    statement = """
+      INSERT INTO indexing_finding (run_id, key, change)
+      SELECT %(run)s, key, '' FROM indexing_remoteobject
+      WHERE vault_id = %(vault)s AND NOT tombstone AND random() * %(live)s < %(drawn)s
+      ORDER BY random() LIMIT %(size)s ON CONFLICT DO NOTHING
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT object_count FROM indexing_indexstate WHERE vault_id = %s", [vault_id])
+        live: int = (cursor.fetchone() or (0,))[0]
+        drawn = size + 10 * size**0.5 + 100
+        cursor.execute(statement, {"run": run_id, "vault": vault_id, "live": live, "drawn": drawn, "size": size})
+        count: int = cursor.rowcount
+    return count
+
+
+def judge(run_id: int, verdicts: Mapping[str, str]) -> None:
+    """What came of sampled rows."""
+    statement = """
+      UPDATE indexing_finding f SET change = given.change FROM unnest(%s::text[], %s::text[]) AS given (key, change)
+      WHERE f.run_id = %s AND f.key = given.key
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [list(verdicts), list(verdicts.values()), run_id])

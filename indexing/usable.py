@@ -34,7 +34,7 @@ def directory_chunks(vault: Vault) -> list[NewChunk]:
 def ensure_usable(vault: Vault, *, list_budget: int | None, now: datetime | None = None) -> Usable:
     """USE or RECONCILE. Raises Stall `index_missing` or `index_stale` with the commands that help."""
     found = freshness_of(vault, now=now)
-    estimate = state.estimate(vault)
+    estimate = state.estimate(vault, limit=list_budget)
     may_reconcile = vault.policy.on_stale_index == StaleIndexPolicy.RECONCILE
     verdict = usable(found.status, list_budget=list_budget, estimate=estimate, may_reconcile=may_reconcile)
     if verdict is Usable.STALL_MISSING:

@@ -73,7 +73,8 @@ def usages(run_id: int, vault: Vault, requests: Requests) -> list[Usage]:
 
 def requests_of_a_stale_index(run: Run, vault: Vault) -> Requests:
     """What comes back whatever changes: the LIST that a stale index costs, where the policy and the budget allow it."""
-    pages, budget = estimate(vault) or 1, limits(run.pk)[RequestClass.LIST]
+    budget = limits(run.pk)[RequestClass.LIST]
+    pages = estimate(vault, limit=budget) or 1
     lists = vault.policy.on_stale_index == StaleIndexPolicy.RECONCILE and max_age_of(vault) is not None
     return Requests({RequestClass.LIST: pages if lists and budget is not None and budget >= pages else 0})
 

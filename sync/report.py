@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from budgets.access import lost, spent
-from indexing.describe import index_info
+from indexing.describe import index_report
 from sync.finish import COUNTED
 from sync.models import Conflict
 from sync.prices import cost_json
@@ -81,7 +81,7 @@ def info_json(vault: Vault) -> dict[str, Any]:
         "kind": vault.kind,
         "policy": policy_json(policy),
         "budget": budget_json(policy),
-        "index": index_info(vault),
+        "index": index_report(vault),
         "conditional": conditional_json(vault),
         "last_sync_at": policy.last_sync_at,
         "last_success_at": policy.last_success_at,
@@ -109,8 +109,15 @@ def info_text(value: dict[str, Any]) -> str:
         lines.append(("Proven conditions", ", ".join(proven) or "none: a HEAD before each write"))
     lines += [("Last sync at", value["last_sync_at"]), ("Last success at", value["last_success_at"])]
     lines.append(("Remote index", index["freshness"]))
-    lines += [(f"  {name.replace('_', ' ')}", cell(part)) for name, part in index.items() if name != "freshness"]
+    lines += [(f"  {name.replace('_', ' ')}", _part(part)) for name, part in index.items() if name != "freshness"]
     return fields(lines)
+
+
+def _part(value: Any) -> str:
+    """A fact of the index on one line."""
+    if not isinstance(value, dict):
+        return cell(value)
+    return ", ".join(f"{name.replace('_', ' ')} {_part(part)}" for name, part in value.items()) or "-"
 
 
 def conflict_json(conflict: Conflict) -> dict[str, Any]:

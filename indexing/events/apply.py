@@ -118,8 +118,7 @@ class _Batch:
     def _floor(self, key: str) -> datetime | None:
         """As in `indexing.sql`: what happened before is in the index already."""
         floors = [self.moment.snapshot_as_of]
-        cursor = self.moment.scan_cursor
-        if cursor is not None and key.encode() <= cursor.encode():
+        if self.moment.scanned(key):
             floors.append(self.moment.scan_started_at)
         return max((floor for floor in floors if floor is not None), default=None)
 

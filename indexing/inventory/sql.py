@@ -106,7 +106,6 @@ def merge(vault_id: int, moment: Moment) -> Iterable[Changes]:
         "revision": moment.revision,
         "snapshot_as_of": moment.snapshot_as_of,
         "scan_started_at": moment.scan_started_at,
-        "scan_cursor": moment.scan_cursor,
         "since": None,
         "source": "inventory",
         "own": False,
@@ -133,7 +132,9 @@ def find_absent(vault_id: int, moment: Moment, *, as_of: datetime, part: str) ->
           AND (o.rival_at IS NULL OR o.rival_at < %(settled)s::timestamptz) AS certain
         FROM indexing_remoteobject o
         CROSS JOIN LATERAL (SELECT greatest(o.observed_at, %(floor)s::timestamptz,
-          CASE WHEN o.key <= %(cursor)s::text THEN %(scan)s::timestamptz END) AS at) known
+          CASE WHEN %(scan)s::timestamptz IS NOT NULL AND EXISTS (
+            SELECT FROM indexing_scanrange s WHERE s.vault_id = %(vault)s AND o.key > s.low
+              AND (s.reached IS NULL OR o.key <= s.reached)) THEN %(scan)s::timestamptz END) AS at) known
         WHERE o.vault_id = %(vault)s AND NOT o.tombstone AND known.at <= %(as_of)s::timestamptz
           AND o.key >= %(part)s::text AND starts_with(o.key, %(part)s::text)
           AND NOT EXISTS (SELECT FROM inventory_sorted s WHERE s.key = o.key)
@@ -142,7 +143,6 @@ def find_absent(vault_id: int, moment: Moment, *, as_of: datetime, part: str) ->
             "vault": vault_id,
             "part": part,
             "floor": moment.snapshot_as_of,
-            "cursor": moment.scan_cursor,
             "scan": moment.scan_started_at,
             **_times(as_of),
         },

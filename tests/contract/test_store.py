@@ -51,6 +51,14 @@ def keys(store: Store, *, limit: int = 1000, prefix: str = "", after: str = "") 
     return found
 
 
+def test_prefixes_are_the_next_level_below(subject: Subject) -> None:
+    for key in ("a/1", "a/2", "b", "c d/x/1", "c d/y", "é/1"):
+        put(subject.store, key)
+    assert list(subject.store.list_prefixes()) == ["a/", "c d/", "é/"]
+    assert list(subject.store.list_prefixes(after="b")) == ["c d/", "é/"]
+    assert list(subject.store.list_prefixes(prefix="c d/")) == ["c d/x/"]
+
+
 # --- bodies
 
 

@@ -6,6 +6,7 @@ import io
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -368,3 +369,49 @@ def test_no_key_names_the_bucket_itself(store: S3Store, proxy: Proxy) -> None:
         with pytest.raises(ValueError, match="must not be empty"):
             action("")
     assert proxy.counts.requests == Requests()
+
+
+def test_a_token_that_repeats_is_no_way_on(recorder: tuple[str, type[_Recorder]], meter: CountingMeter) -> None:
+    endpoint, handler = recorder
+    handler.answer = (
+        b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+        b"</ListBucketResult>"
+    )
+    store = S3Store(config_for(endpoint), meter)
+    assert store.list_page(after="s", token=True).next_after == "t"
+    with pytest.raises(UnexpectedResponse, match="token repeats"):
+        store.list_page(after="t", token=True)
+
+
+DESCRIBED = "<LastModified>2026-11-01T00:00:00Z</LastModified><Size>1</Size>"
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        ("<Key>{prefix}a</Key><Size>1</Size>", "not described"),
+        ("<Key>{prefix}a</Key><LastModified>2026-11-01T00:00:00Z</LastModified><Size>many</Size>", "not described"),
+        ("<Key>elsewhere/a</Key>" + DESCRIBED, "not below"),
+    ],
+    ids=["no-time", "no-size", "other-prefix"],
+)
+def test_an_object_that_cannot_be_is_a_typed_error(
+    recorder: tuple[str, type[_Recorder]], meter: CountingMeter, entry: str, error: str
+) -> None:
+    endpoint, handler = recorder
+    config = replace(config_for(endpoint), prefix="here/")
+    contents = f"<Contents>{entry.format(prefix=config.prefix)}</Contents>"
+    handler.answer = f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
+    with pytest.raises(UnexpectedResponse, match=error):
+        S3Store(config, meter).list_page()
+
+
+def test_a_page_that_starts_before_what_was_asked_for_is_refused(
+    recorder: tuple[str, type[_Recorder]], meter: CountingMeter
+) -> None:
+    endpoint, handler = recorder
+    config = config_for(endpoint)
+    entry = f"<Contents><Key>{config.prefix}a</Key>{DESCRIBED}</Contents>"
+    handler.answer = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entry}</ListBucketResult>".encode()
+    with pytest.raises(UnexpectedResponse, match="key order"):
+        S3Store(config, meter).list_page(after="b")

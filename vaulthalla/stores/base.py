@@ -223,6 +223,10 @@ class Store(Protocol):
         """One LIST. `after` is a key (StartAfter), or with `token` the previous page's `next_after`
         as an opaque token where the store does not list in order. `prefix` narrows below the store's own."""
 
+    def list_prefixes(self, *, after: str = "", prefix: str = "") -> Sequence[str]:
+        """One LIST with the delimiter "/": of the keys after `after` and below `prefix`, the first common prefixes
+        (up to a page), in key order."""
+
     def head(self, key: str) -> ObjectInfo:
         """One HEAD; raises ObjectMissing."""
 

@@ -169,6 +169,16 @@ class DirectoryStore:
                 self._walks.pop(next(iter(self._walks)))
             self._walks[after, prefix] = found
 
+    def list_prefixes(self, *, after: str = "", prefix: str = "") -> Sequence[str]:
+        found: dict[str, None] = {}
+        following: str | None = after
+        while following is not None and len(found) < 1000:
+            page = self.list_page(after=following, prefix=prefix)
+            tails = (info.key[len(prefix) :].partition("/") for info in page.objects)
+            found.update(dict.fromkeys(prefix + head + slash for head, slash, _ in tails if slash))
+            following = page.next_after
+        return list(found)[:1000]
+
     def head(self, key: str) -> ObjectInfo:
         with self._place(key) as here:
             return _info(key, _present(key, here.stat()), datetime.now(UTC))

@@ -26,29 +26,34 @@ class Listing:
     """What one page says. Keys are decoded, absolute, in the order of the page; values are the page's own text."""
 
     entries: list[dict[str, str]] = field(default_factory=list)
+    prefixes: list[str] = field(default_factory=list)
     truncated: bool = False
     next_token: str = ""
 
 
 def parse(body: bytes) -> Listing:
     """Raises BadListing unless the page is whole: its root closed and `IsTruncated` stated."""
-    entries, top = _read(body)
+    entries, prefixes, top = _read(body)
     if ROOT not in top:
         raise BadListing(f"the answer is no <{ROOT}>")
     truncated = top.get("IsTruncated", "").strip()
     if truncated not in ("true", "false"):
         raise BadListing("the page does not state IsTruncated")
+    if not all(entry.get("Key") for entry in entries):
+        raise BadListing("an object has no key")
     if top.get("EncodingType", "").strip() == "url":
         _decode(entries)
+        prefixes = [_decoded(prefix) for prefix in prefixes]
     token = top.get("NextContinuationToken", "").strip()
-    return Listing(entries=entries, truncated=truncated == "true", next_token=token)
+    return Listing(entries=entries, prefixes=prefixes, truncated=truncated == "true", next_token=token)
 
 
-def _read(body: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """The leaves of each `<Contents>`, and of the page itself.
+def _read(body: bytes) -> tuple[list[dict[str, str]], list[str], dict[str, str]]:
+    """The leaves of each `<Contents>`, the common prefixes, and the leaves of the page itself.
 
     A leaf's text arrives in one piece right before its end, so ends alone tell all: a third of the calls from C."""
     entries: list[dict[str, str]] = []
+    prefixes: list[str] = []
     top: dict[str, str] = {}
     entry: dict[str, str] = {}
     text: deque[str] = deque(maxlen=1)
@@ -58,6 +63,8 @@ def _read(body: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:
         if name == "Contents":
             entries.append(entry)
             entry = {}
+        elif name == "CommonPrefixes":
+            prefixes.append(entry.pop("Prefix", ""))
         elif name in OF_PAGE:
             top[name] = text.pop() if text else ""
         elif text:
@@ -74,17 +81,19 @@ def _read(body: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:
         parser.Parse(body, True)
     except expat.ExpatError as error:
         raise BadListing(f"the page is not whole: {error}") from error
-    return entries, top
+    return entries, prefixes, top
 
 
 def _decode(entries: list[dict[str, str]]) -> None:
     """Undoes `EncodingType=url`. Bytes that are not UTF-8 survive as surrogates: such a key is later
     skipped with a reason, not renamed."""
     for entry in entries:
-        key = entry.get("Key", "").replace("+", " ").replace("%2F", "/")
-        if "%" in key:
-            key = unquote_to_bytes(key).decode("utf-8", "surrogateescape")
-        entry["Key"] = key
+        entry["Key"] = _decoded(entry.get("Key", ""))
+
+
+def _decoded(key: str) -> str:
+    key = key.replace("+", " ").replace("%2F", "/")
+    return unquote_to_bytes(key).decode("utf-8", "surrogateescape") if "%" in key else key
 
 
 def timestamp(text: str) -> datetime:

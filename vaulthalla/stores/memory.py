@@ -243,6 +243,13 @@ class MemoryStore:
         following = _token(keys[-1]) if scattered and keys else objects[-1].key if objects else ""
         return Page(objects=objects, next_after=following if more else None, observed_at=now)
 
+    def list_prefixes(self, *, after: str = "", prefix: str = "") -> Sequence[str]:
+        with self._attempt("list_prefixes", RequestClass.LIST):
+            below = len(self.prefix + prefix)
+            keys = self.bucket.following(self.prefix + after if after else "", self.prefix + prefix)
+            found = dict.fromkeys(key[: key.index("/", below) + 1] for key in keys if "/" in key[below:])
+        return [one[len(self.prefix) :] for one in found][:PAGE_KEYS]
+
     def head(self, key: str) -> ObjectInfo:
         with self._attempt("head", RequestClass.HEAD):
             return self._found(key).info(key, self.bucket.clock())

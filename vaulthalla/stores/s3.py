@@ -114,9 +114,19 @@ class S3Store:
         observed_at = _observed_at(answer)
         objects = self._listed(listing, observed_at)
         following = listing.next_token if token else _last_key(objects, after)
+        if listing.truncated and token and following == after:
+            raise UnexpectedResponse(f"A page of {self.config.bucket} goes on where it began: the token repeats.")
         if listing.truncated and not following:
             raise UnexpectedResponse(f"A page of {self.config.bucket} does not say how the listing goes on.")
         return Page(objects=objects, next_after=following if listing.truncated else None, observed_at=observed_at)
+
+    def list_prefixes(self, *, after: str = "", prefix: str = "") -> Sequence[str]:
+        parameters = {"Prefix": self.config.prefix + prefix, "Delimiter": "/", "EncodingType": "url"}
+        if after:
+            parameters["StartAfter"] = self.config.prefix + after
+        listing: Listing = self._call("ListObjectsV2", **parameters)["Listing"]
+        start = len(self.config.prefix)
+        return [found[start:] for found in listing.prefixes if found[start:]]
 
     def head(self, key: str) -> ObjectInfo:
         return _described(key, self._call("HeadObject", Key=self._name(key)))
@@ -337,8 +347,16 @@ class S3Store:
 
     def _listed(self, listing: Listing, observed_at: datetime) -> list[ObjectInfo]:
         """The page's objects by relative key. The prefix itself, as an object, is no path below it."""
-        start = len(self.config.prefix)
-        return [_entry(entry, entry["Key"][start:], observed_at) for entry in listing.entries if entry["Key"][start:]]
+        prefix, start = self.config.prefix, len(self.config.prefix)
+        foreign = [entry["Key"] for entry in listing.entries if not entry["Key"].startswith(prefix)]
+        if foreign:
+            raise UnexpectedResponse(f"The store listed {foreign[0]!r}, which is not below {prefix!r}.")
+        try:
+            return [
+                _entry(entry, entry["Key"][start:], observed_at) for entry in listing.entries if entry["Key"][start:]
+            ]
+        except (KeyError, ValueError) as error:
+            raise UnexpectedResponse(f"An object of the listing is not described: {error}.") from error
 
 
 def _piece(body: Any, key: str) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -117,6 +117,12 @@ class Lease:
         while not wait([future], timeout=TICK_SECONDS).done:
             self.keep()
         return future.result()
+
+    def outlast_any(self, futures: Iterable[Future[Any]]) -> None:
+        """Waits until at least one of several is done, with the lease kept meanwhile."""
+        waiting = list(futures)
+        while not wait(waiting, timeout=TICK_SECONDS, return_when=FIRST_COMPLETED).done:
+            self.keep()
 
     def renew(self) -> None:
         """Moves the end of the lease. Raises LeaseLost, or RunCancelled (but never in the last phase)."""

@@ -6,20 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import OperationalError
 
 from budgets.access import spent
-from indexing import merge, reconcile, scanning
-from indexing.describe import index_info
-from indexing.models import IndexState, RemoteObject, ScannedKey, Source
+from indexing import findings, merge, reconcile, scanning, sql
+from indexing.describe import index_info, index_report
+from indexing.models import Finding, IndexState, RemoteObject, ScannedKey, ScanRange, Source
 from indexing.reconcile import reconcile_chunks
 from indexing.usable import chunks_before_planning
 from vaulthalla.errors import Refused, Stall
 from vaulthalla.requests import RequestClass
 from vaulthalla.stores import memory
-from vaulthalla.stores.base import Meter, Ordering, StoreUnavailable
+from vaulthalla.stores.base import Meter, Ordering, Page, StoreUnavailable
 from vaulthalla.stores.memory import EVERYTHING, Fault, MemoryBucket, MemoryStore
 from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work import lease
@@ -86,7 +88,8 @@ def test_a_listing_makes_the_index_complete_and_true(vault: Vault, bucket: Memor
     )
     assert info["snapshot_as_of"] >= before
     state = IndexState.objects.get(vault=vault)
-    assert (state.scan_cursor, state.scan_started_at) == (None, None)
+    assert state.scan_started_at is None
+    assert not ScanRange.objects.exists()
 
 
 def test_a_second_listing_tells_what_changed(vault: Vault, bucket: MemoryBucket) -> None:
@@ -341,3 +344,86 @@ def test_our_own_write_during_a_listing_is_not_swept(vault: Vault, bucket: Memor
     listed(vault)
     pending[0]()
     assert is_true(vault, bucket)
+
+
+@pytest.mark.parametrize("ordering", list(Ordering))
+def test_each_difference_can_be_listed(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, ordering: Ordering
+) -> None:
+    capabilities = replace(EVERYTHING, ordering=ordering)
+    monkeypatch.setattr(
+        reconcile, "open_store", lambda vault, meter: MemoryStore(bucket, meter, capabilities=capabilities)
+    )
+    fill(bucket, 25)
+    listed(vault)
+    assert not Finding.objects.exists()
+    bucket.remove("0003")
+    bucket.write("0012", b"other")
+    bucket.write("new", b"12")
+    run = drive(scanning.start_reconcile(vault, allow_list_scan=True, noted=True).pk)
+    assert list(findings.noted(run.pk, scanning.DIFFERENCES)) == [
+        {"change": "removed", "key": "0003", "bytes": None},
+        {"change": "changed", "key": "0012", "bytes": 5},
+        {"change": "added", "key": "new", "bytes": 2},
+    ]
+    monkeypatch.setattr(findings, "PAGE", 1)
+    assert [row["key"] for row in findings.noted(run.pk, ("added", "removed"))] == ["0003", "new"]
+    again = drive(scanning.start_reconcile(vault, allow_list_scan=True, noted=True).pk)
+    assert list(findings.noted(again.pk, scanning.DIFFERENCES)) == []
+    assert not Finding.objects.exists()
+
+
+def test_a_token_that_goes_round_ends_the_scan_and_changes_nothing_more(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bucket, 35)
+    capabilities = replace(EVERYTHING, ordering=Ordering.UNSPECIFIED)
+
+    class Round(MemoryStore):
+        def list_page(self, **asked: Any) -> Page:
+            page = super().list_page(**asked)
+            tokens.append(page.next_after)
+            return replace(page, next_after=tokens[0]) if len(tokens) == 3 else page
+
+    tokens: list[str | None] = []
+    monkeypatch.setattr(reconcile, "open_store", lambda vault, meter: Round(bucket, meter, capabilities=capabilities))
+    run = listed(vault)
+    assert (run.status, run.error_code) == (RunStatus.FAILED, "unexpected_response")
+    assert index_info(vault)["freshness"] == "missing"
+
+
+def test_info_tells_all_that_is_known(vault: Vault, bucket: MemoryBucket) -> None:
+    fill(bucket, 25)
+    assert index_report(vault)["last_reconcile"] is None
+    listed(vault)
+    bucket.remove("0024")
+    run = listed(vault)
+    since = merge.revision_of(vault.pk)
+    merge.observe_gone(vault.pk, [("0023", datetime.now(UTC))], source=Source.HEAD, since=since)
+    report = index_report(vault)
+    assert report["storage_classes"] == {"STANDARD": {"objects": 23, "bytes": sum(range(23))}}
+    assert report["tombstones"] == 2
+    last = report["last_reconcile"]
+    assert (last["run"], last["requests"], last["removed"], last["status"]) == (str(run.pk), 3, 1, "success")
+    assert report["scan"] is None
+    bucket.inject(Fault(operation="list_page", nth=2, error=StoreUnavailable("no route")))
+    listed(vault)
+    scan = index_report(vault)["scan"]
+    assert (scan["ranges"], scan["ranges_done"], scan["run"]) == (1, 0, None)
+
+
+def test_info_shows_the_last_counts_when_counting_takes_too_long(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bucket, 5)
+    listed(vault)
+    before = index_report(vault)
+    merge.observe_gone(vault.pk, [("0004", datetime.now(UTC))], source=Source.HEAD)
+
+    def slow(vault_id: int, *, within: timedelta | None) -> object:
+        assert within is not None
+        raise OperationalError("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(sql, "count_classes", slow)
+    assert index_report(vault)["storage_classes"] == before["storage_classes"]
+    assert index_report(vault)["counted_at"] == before["counted_at"]

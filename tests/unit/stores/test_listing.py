@@ -98,3 +98,18 @@ def test_a_partial_listing_is_no_listing(body: bytes) -> None:
 
 def test_times_are_utc() -> None:
     assert timestamp("2026-11-01T02:03:04.567Z") == datetime(2026, 11, 1, 2, 3, 4, 567000, tzinfo=UTC)
+
+
+def test_an_object_without_a_key_is_no_page() -> None:
+    with pytest.raises(BadListing, match="no key"):
+        parse(page().replace(b"</ListBucketResult>", b"<Contents><Size>1</Size></Contents></ListBucketResult>"))
+
+
+def test_common_prefixes_are_decoded() -> None:
+    more = "<CommonPrefixes><Prefix>a+b/%C3%A9/</Prefix></CommonPrefixes>"
+    found = parse(
+        page(
+            "k", head="<Prefix>top/</Prefix><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>", tail=more
+        )
+    )
+    assert (found.prefixes, [entry["Key"] for entry in found.entries]) == (["a b/é/"], ["k"])
