@@ -1,4 +1,4 @@
-"""Rows of an inventory's CSV as lines for COPY, judged one by one. No database; this is the inner loop of an import.
+"""Rows of an inventory as lines for COPY, judged one by one. No database; this is the inner loop of an import.
 
 A row that cannot be used is counted by its reason, never guessed at. What is wrong with a file as a whole (torn,
 another bucket's) is Refused.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from itertools import chain
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import unquote_plus
 
 from indexing.inputs import damaged
@@ -30,7 +30,7 @@ LONGEST_KEY = 1_024
 BAD_SHOWN = 10
 LARGEST = 2**63 - 1
 BLOCK = 5_000
-# In the order of the lines; see `stage.COLUMNS`.
+# What text COPY gives a meaning of its own.
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -79,6 +79,24 @@ class Tally:
         if len(self.first_bad) < BAD_SHOWN:
             self.first_bad.append(f"{place}: {reason.replace('_', ' ')}")
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            rows=self.rows + other.rows,
+            skipped=self.skipped + other.skipped,
+            bad=self.bad + other.bad,
+            first_bad=[*self.first_bad, *other.first_bad][:BAD_SHOWN],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        counts = {"skipped": _plain_counts(self.skipped), "bad": _plain_counts(self.bad)}
+        return {"rows": self.rows, **counts, "first_bad": self.first_bad}
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Tally:
+        """What `as_json` wrote."""
+        counts = {name: Counter(found[name]) for name in ("skipped", "bad")}
+        return cls(rows=found["rows"], **counts, first_bad=list(found["first_bad"]))
+
     def check(self) -> None:
         """Raises Refused when more than 1 % of the rows (and more than 10) are bad."""
         count = self.bad.total()
@@ -89,6 +107,10 @@ class Tally:
                 code="too_many_bad_rows",
                 remedy="Check the schema and the file; the index is as it was.",
             )
+
+
+def _plain_counts(counts: Counter[str]) -> dict[str, int]:
+    return {str(reason): count for reason, count in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +146,7 @@ class Csv:
             return
         header = first is not None and (self.has_header or is_header(first))
         schema = self.schema or self._schema(first if header else None)
-        line_of = _Line(self.name, schema, self.scope, self.tally)
+        line_of = Line(self.name, schema, self.scope, self.tally)
         plain = Plain.of(schema, self.scope)
         done = [] if header or first is None else [line_of(first, at.line)]
         for line in lines:
@@ -165,7 +187,7 @@ _PLAIN_LINE = 1_000
 
 @dataclass(slots=True, kw_only=True)
 class Plain:
-    """The short way for rows without anything special: the same lines as `_Line`, or none, at half the cost."""
+    """The short way for rows without anything special: the same lines as `Line`, or none, at half the cost."""
 
     quoted: re.Pattern[str] | None
     bare: re.Pattern[str] | None
@@ -214,11 +236,17 @@ _OTHER = r'[^"\r\n]*'
 _OTHER_BARE = r'[^",\r\n]*'
 
 
-class _Line:
-    """Turns one row into one line for COPY, or counts why not (an empty text)."""
+class Line:
+    """Turns one row into one line for COPY, or counts why not (an empty text).
 
-    def __init__(self, name: str, schema: Schema, scope: Scope, tally: Tally) -> None:
+    Keys are form-encoded in CSV alone; `place` is what a row's number counts.
+    """
+
+    def __init__(
+        self, name: str, schema: Schema, scope: Scope, tally: Tally, *, encoded: bool = True, place: str = "line"
+    ) -> None:
         self.name, self.scope, self.tally = name, scope, tally
+        self.decoded, self.place = _decoded if encoded else str, place
         self.width = schema.width
         self.bucket, self.key = schema.at("bucket"), schema.positions["key"]
         self.size, self.etag = schema.positions["size"], schema.positions["etag"]
@@ -234,15 +262,15 @@ class _Line:
         try:
             return self._line(row, number)
         except BadRow as bad:
-            self.tally.fault(f"{self.name}, line {number}", bad.reason)
+            self.tally.fault(f"{self.name}, {self.place} {number}", bad.reason)
             return ""
 
     def _line(self, row: list[str], number: int) -> str:
         if len(row) != self.width:
             raise BadRow(Bad.COLUMNS)
         if self.bucket is not None and row[self.bucket] != self.scope.bucket:
-            raise wrong_bucket(row[self.bucket], self.scope.bucket, f"{self.name}, line {number}")
-        key = _key(row[self.key])
+            raise wrong_bucket(row[self.bucket], self.scope.bucket, f"{self.name}, {self.place} {number}")
+        key = _fitting(self.decoded(row[self.key]))
         skip = self._skip(row, key)
         if skip is not None:
             self.tally.skipped[skip] += 1
@@ -300,14 +328,16 @@ def _row(line: str, following: Iterator[str]) -> list[str]:
     return next(csv.reader(chain((line,), following), strict=True), [])
 
 
-def _key(cell: str) -> str:
-    """Keys are form-encoded."""
-    key = cell
-    if "%" in cell or "+" in cell:
-        try:
-            key = unquote_plus(cell, errors="strict")
-        except UnicodeDecodeError:
-            raise BadRow(Bad.NOT_TEXT) from None
+def _decoded(cell: str) -> str:
+    if "%" not in cell and "+" not in cell:
+        return cell
+    try:
+        return unquote_plus(cell, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRow(Bad.NOT_TEXT) from None
+
+
+def _fitting(key: str) -> str:
     if not key or (len(key) * 4 > LONGEST_KEY and len(key.encode(errors="surrogatepass")) > LONGEST_KEY):
         raise BadRow(Bad.KEY)
     return key
