@@ -169,6 +169,8 @@ class Remote:
             raise damaged(file.name, "", "is not there, though the delivery names it") from error
         except PreconditionFailed as error:
             raise damaged(file.name, "", "was replaced while it was read") from error
+        except _LongerThanTold as error:
+            raise damaged(file.name, "", f"longer than {file.size} bytes, as the delivery says") from error
         if info.size != file.size:
             raise damaged(file.name, "", f"{info.size} bytes, the manifest says {file.size}")
 
@@ -176,50 +178,51 @@ class Remote:
         """The body of a manifest or checksum; None where there is none."""
         body = io.BytesIO()
         try:
-            self._body(at.key, body, size=LARGEST_MANIFEST)
+            self._body(at.key, body, size=LARGEST_MANIFEST, exact=False)
         except ObjectMissing:
             return None
-        if len(raw := body.getvalue()) > LARGEST_MANIFEST:
-            raise damaged(at.url, "", "too large for a manifest")
-        return raw
+        except _LongerThanTold as error:
+            raise damaged(at.url, "", "too large for a manifest") from error
+        return body.getvalue()
 
-    def _body(self, key: str, into: BinaryIO, *, size: int, etag: str = "") -> ObjectInfo:
-        """GETs until all of it is there: what was cut off goes on where it was."""
+    def _body(self, key: str, into: BinaryIO, *, size: int, etag: str = "", exact: bool = True) -> ObjectInfo:
+        """GETs until all of it is there: what was cut off goes on where it was. `exact`: `size` is its size."""
         cuts = 0
         while True:
             start = into.tell()
-            expected = max(1, size - start)
+            expected = size - start
             try:
                 get = partial(self.store.get, key, into, offset=start, if_match=etag or None)
-                return self._asked(get, RequestClass.GET, download=expected)
+                return self._asked(get, RequestClass.GET, download=expected, at_least=expected if exact else 1)
+            except _MoreBytes as error:
+                if exact or into.tell() >= size:
+                    raise _LongerThanTold from error
             except BodyCorrupt as error:
                 cuts += 1
                 if cuts > MOST_CUTS or into.tell() == start:
                     raise _told(error, self) from error
 
-    def _asked(self, ask: Callable[[], T], request_class: RequestClass, *, download: int = 0) -> T:
+    def _asked(self, ask: Callable[[], T], request_class: RequestClass, *, download: int = 0, at_least: int = 0) -> T:
         """One request, drawn for and counted; asked again while the meter wants more to be drawn first."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inventory") as thread:
             while True:
-                self._draw(request_class, download)
+                self._draw(request_class, download, at_least)
                 try:
                     return self.lease.outlast(thread.submit(ask))
                 except MeterRefused as refused:
                     if refused.request_class is None:
                         raise self.lease.lost() from refused
                     if refused.request_class is RequestClass.DOWNLOAD_BYTES:
-                        raise BodyCorrupt("The meter stopped the body.") from refused
+                        raise _MoreBytes from refused
                 except (ObjectMissing, PreconditionFailed, BodyCorrupt):
                     raise
                 except StoreError as error:
                     raise _told(error, self) from error
 
-    def _draw(self, request_class: RequestClass, download: int) -> None:
+    def _draw(self, request_class: RequestClass, download: int, at_least: int) -> None:
         """Raises Stall when the budget does not allow it."""
-        wanted = Requests({request_class: 1, RequestClass.DOWNLOAD_BYTES: download})
-        lacking = Requests({name: count - self.meter.available(name) for name, count in wanted.items()})
-        need = Requests({name: count for name, count in lacking.items() if count > 0})
-        least = Requests({name: 1 if name is RequestClass.DOWNLOAD_BYTES else count for name, count in need.items()})
+        need = self._lacking(Requests({request_class: 1, RequestClass.DOWNLOAD_BYTES: download}))
+        least = self._lacking(Requests({request_class: 1, RequestClass.DOWNLOAD_BYTES: at_least}))
         while need:
             match self.meter.draw(need, least):
                 case Draw.DRAWN:
@@ -229,6 +232,18 @@ class Remote:
                 case Draw.WAIT:
                     self.lease.keep()
                     sleep(WAIT_SECONDS)
+
+    def _lacking(self, wanted: Requests) -> Requests:
+        lacking = {name: count - self.meter.available(name) for name, count in wanted.items()}
+        return Requests({name: count for name, count in lacking.items() if count > 0})
+
+
+class _MoreBytes(Exception):
+    """The body holds more bytes than were drawn."""
+
+
+class _LongerThanTold(Exception):
+    """The body holds more bytes than it should."""
 
 
 def _told(error: StoreError, remote: Remote) -> VaulthallaError:

@@ -112,11 +112,12 @@ def deliver(
     schema: str = SCHEMA,
     bucket: str = "bucket",
     form: str = "CSV",
+    name: str = "part",
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """A delivery below `home`, which stands for the destination bucket; returns its manifest.json."""
     bodies = (csv_bytes(rows, zipped=True) if form == "CSV" else columns_bytes(rows, schema, form) for rows in files)
-    return write(home, bodies, as_of=as_of, schema=schema, bucket=bucket, form=form, changes=changes)
+    return write(home, bodies, as_of=as_of, schema=schema, bucket=bucket, form=form, name=name, changes=changes)
 
 
 def write(
@@ -127,6 +128,7 @@ def write(
     schema: str = SCHEMA,
     bucket: str = "bucket",
     form: str = "CSV",
+    name: str = "part",
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """`deliver` of files that exist already."""
@@ -134,7 +136,7 @@ def write(
     entries = []
     ending = "csv.gz" if form == "CSV" else form.lower()
     for number, body in enumerate(bodies):
-        key = config / "data" / f"part-{number}.{ending}"
+        key = config / "data" / f"{name}-{number}.{ending}"
         (home / key).parent.mkdir(parents=True, exist_ok=True)
         (home / key).write_bytes(body)
         entries.append({"key": key.as_posix(), "size": len(body), "MD5checksum": md5(body)})
