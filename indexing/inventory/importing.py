@@ -160,6 +160,7 @@ class Import:
             self.objects = self.changes.added
         else:
             self.objects = self.objects or sql.order(self.tables, as_of)
+            sql.compare(self.vault.pk, self.part)
             self._remove(moment)
             for changes in sql.merge(self.vault.pk, moment):
                 self.changes += changes
@@ -176,9 +177,10 @@ class Import:
     def _remove(self, moment: Moment) -> None:
         """What the inventory lacks. Rows that nobody could read may be any of them, so then all is doubt."""
         as_of = self.as_of
-        live = merge.count_below(self.vault.pk, self.part)
+        known = state.state_of(self.vault.pk)
+        live = merge.count_below(self.vault.pk, self.part) if self.part else known.object_count
         certain = not self.tally.bad
-        gone, unsure = sql.find_absent(self.vault.pk, moment, as_of=as_of, part=self.part)
+        gone, unsure = sql.find_absent(moment, as_of=as_of)
         if gone > 10 and gone * 100 > live * MOST_REMOVED_PERCENT and not self.replace:
             raise Refused(
                 f"{gone} of {live} indexed objects are not in this inventory, which is more than"

@@ -28,10 +28,23 @@ _SLICE = """
   SELECT key, observed_at, false AS gone, size, etag, last_modified, storage_class, archive_status,
     '' AS restore, NULL::timestamptz AS restore_expires, version_id, '' AS sequencer, NULL::bytea AS sha256,
     NULL::bigint AS mtime_ns, NULL::timestamptz AS rival_at
-  FROM inventory_sorted WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid
+  FROM inventory_differs WHERE NOT absent AND ctid >= %(first)s::tid AND ctid < %(last)s::tid
 """
-
-
+# Both sides once, whole: most of what an inventory says is known already, and needs no judging (`indexing.sql`).
+_COMPARE = """
+  CREATE TEMP TABLE inventory_differs ON COMMIT DROP AS
+  SELECT coalesce(s.key, o.key) AS key, s.key IS NULL AS absent, s.observed_at, s.size, s.etag, s.last_modified,
+    s.storage_class, s.archive_status, s.version_id, o.size AS o_size, o.doubtful AS o_doubtful,
+    o.observed_at AS o_observed_at, o.rival_at AS o_rival_at
+  FROM inventory_sorted s
+  FULL JOIN (SELECT * FROM indexing_remoteobject WHERE vault_id = %(vault)s) o ON o.key = s.key
+  WHERE CASE WHEN s.key IS NULL THEN NOT o.tombstone AND starts_with(o.key, %(part)s::text)
+    ELSE o.key IS NULL OR o.tombstone OR o.doubtful OR o.restore <> '' OR o.restore_expires IS NOT NULL
+      OR (s.size, s.etag, s.storage_class) <> (o.size, o.etag, o.storage_class)
+      OR s.last_modified IS DISTINCT FROM o.last_modified
+      OR (s.archive_status <> '' AND s.archive_status <> o.archive_status)
+      OR (s.version_id <> '' AND s.version_id <> o.version_id) END
+"""
 _STAGE = """
   CREATE UNLOGGED TABLE {table} (key text COLLATE "C" NOT NULL, etag text NOT NULL, storage_class text NOT NULL,
     version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL, last_modified timestamptz)
@@ -151,8 +164,14 @@ def insert(vault_id: int, tables: Sequence[str], moment: Moment, as_of: datetime
     return Changes(added=added)
 
 
+def compare(vault_id: int, part: str) -> None:
+    """Keeps what differs from the index below `part`, or is not in it, for `merge` and `remove`; under its lock."""
+    _execute("DROP TABLE IF EXISTS inventory_differs")
+    _execute(_COMPARE, {"vault": vault_id, "part": part})
+
+
 def merge(vault_id: int, moment: Moment) -> Iterable[Changes]:
-    """Slice by slice in key order, so that each reads its own part of the index."""
+    """What differs, slice by slice."""
     parameters: dict[str, Any] = {
         "vault": vault_id,
         "revision": moment.revision,
@@ -166,13 +185,13 @@ def merge(vault_id: int, moment: Moment) -> Iterable[Changes]:
         "listing": True,
         "touch": False,
     }
-    blocks = _one("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", ["inventory_sorted"])
+    blocks = _one("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", ["inventory_differs"])
     for first in range(0, blocks, BLOCKS):
         part = {"first": f"({first},0)", "last": f"({first + BLOCKS},0)"}
         yield sql.merge_from(_SLICE, parameters | part)
 
 
-def find_absent(vault_id: int, moment: Moment, *, as_of: datetime, part: str) -> tuple[int, int]:
+def find_absent(moment: Moment, *, as_of: datetime) -> tuple[int, int]:
     """Live rows that the inventory lacks, kept for `remove`: how many are certainly gone, and how many are not.
 
     Certain is what was known before `SETTLED`; what was seen since then, but not after the start, is doubtful.
@@ -181,18 +200,14 @@ def find_absent(vault_id: int, moment: Moment, *, as_of: datetime, part: str) ->
     _execute(
         """
         CREATE TEMP TABLE inventory_absent ON COMMIT DROP AS
-        SELECT o.key, o.size, o.doubtful, known.at < %(settled)s::timestamptz
-          AND (o.rival_at IS NULL OR o.rival_at < %(settled)s::timestamptz) AS certain
-        FROM indexing_remoteobject o
-        CROSS JOIN LATERAL (SELECT greatest(o.observed_at, %(floor)s::timestamptz,
-          CASE WHEN o.key <= %(cursor)s::text THEN %(scan)s::timestamptz END) AS at) known
-        WHERE o.vault_id = %(vault)s AND NOT o.tombstone AND known.at <= %(as_of)s::timestamptz
-          AND o.key >= %(part)s::text AND starts_with(o.key, %(part)s::text)
-          AND NOT EXISTS (SELECT FROM inventory_sorted s WHERE s.key = o.key)
+        SELECT o.key, o.o_size AS size, o.o_doubtful AS doubtful, known.at < %(settled)s::timestamptz
+          AND (o.o_rival_at IS NULL OR o.o_rival_at < %(settled)s::timestamptz) AS certain
+        FROM inventory_differs o
+        CROSS JOIN LATERAL (SELECT greatest(o.o_observed_at, %(floor)s::timestamptz,
+          CASE WHEN o.key COLLATE "C" <= %(cursor)s::text THEN %(scan)s::timestamptz END) AS at) known
+        WHERE o.absent AND known.at <= %(as_of)s::timestamptz
         """,
         {
-            "vault": vault_id,
-            "part": part,
             "floor": moment.snapshot_as_of,
             "cursor": moment.scan_cursor,
             "scan": moment.scan_started_at,

@@ -1,4 +1,5 @@
-"""python -m tests.bench [--objects N] [--large MIB] [--rows N] [--scan N] [--pages N] [--inventory N] [--files N] [--only JOB …]
+"""python -m tests.bench [--objects N] [--large MIB] [--rows N] [--scan N] [--pages N] [--inventory N] [--files N]
+    [--only JOB …]
 
 Writes bench-out/bench.md and bench-out/bench.json. Ends with 1 where vh failed at a job. A target that is missed
 is shown, not an error: figures taken on a busy machine prove nothing either way. Everything else that is made is
