@@ -24,6 +24,8 @@ FORMS = ("CSV", "ORC", "PARQUET")
 COLUMNAR = (b"PAR1", b"ORC")
 LARGEST_MANIFEST = 64 * 2**20
 BUFFER = 1 << 20
+BOMB_RATIO = 300
+BOMB_BYTES = 64 * 2**20
 _DATED = re.compile(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}Z")
 
 
@@ -92,6 +94,13 @@ def reading(path: Path, file: DataFile) -> Iterator[tuple[TextIO, Watched]]:
             pass
         _promised(watched.md5.hexdigest(), file)
         text.detach()
+
+
+def check_ratio(text: TextIO, watched: Watched, file: DataFile) -> None:
+    """Raises Refused for a decompression bomb: rows of objects, each of another key, do not pack that well."""
+    unpacked_bytes = text.buffer.tell()
+    if unpacked_bytes > max(BOMB_BYTES, BOMB_RATIO * watched.count):
+        raise damaged(file.name, f"after byte {unpacked_bytes} of its content", f"unpacks more than {BOMB_RATIO}-fold")
 
 
 def verify(path: Path, file: DataFile, keep: Callable[[], None]) -> None:

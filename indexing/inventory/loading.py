@@ -14,7 +14,7 @@ from typing import Any
 
 from indexing.inputs import damaged
 from indexing.inventory import sql
-from indexing.inventory.delivery import DataFile, Delivery, is_columnar, reading, verify
+from indexing.inventory.delivery import DataFile, Delivery, check_ratio, is_columnar, reading, verify
 from indexing.inventory.remote import Remote, is_here
 from indexing.inventory.rows import Csv, Scope, Tally
 from indexing.inventory.schema import schema_of
@@ -27,7 +27,7 @@ from vaulthalla.work.models import Queue
 
 KIND = "inventory.load"
 # Blocks of rows in one COPY; between two the lease is kept.
-BLOCKS = 20
+BLOCKS = 40
 # A file of more row groups than this makes is shared by several processes.
 ROWS_A_CHUNK = 1_000_000
 # Each chunk has a table, and all of them are read by one statement.
@@ -147,7 +147,12 @@ class _Loader:
         )
         before = self.told
         with reading(path, file) as (text, watched):
-            self._copy(source.blocks(text), lambda: before + watched.count // UNIT)
+
+            def done() -> int:
+                check_ratio(text, watched, file)
+                return before + watched.count // UNIT
+
+            self._copy(source.blocks(text), done)
 
     def _columnar(self, path: Path, file: DataFile, part: Mapping[str, Any]) -> None:
         from indexing.inventory import columns
