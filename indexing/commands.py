@@ -72,20 +72,34 @@ def events(
     return ingest(console, vault_by_name(vault), file, through=through)
 
 
-@command(sync_app, "inventory", example="vh vault sync inventory photos --file inventory.csv.gz")
+@command(
+    sync_app,
+    "inventory",
+    "import-inventory",
+    "inventory-import",
+    example="vh vault sync inventory photos --file inventory.csv.gz",
+)
 def inventory(
     console: Console,
     *,
     vault: VaultName,
-    file: Annotated[str, typer.Option("--file", metavar="FILE", help="A CSV, plain or gzipped.")] = "",
+    file: Annotated[
+        str, typer.Option("--file", metavar="FILE|S3URL", help="A CSV (plain or gzipped), ORC or Parquet file.")
+    ] = "",
     manifest: Annotated[
-        str, typer.Option("--manifest", metavar="FILE", help="manifest.json of a whole delivery, beside its files.")
+        str, typer.Option("--manifest", metavar="FILE|S3URL", help="manifest.json of a whole delivery.")
+    ] = "",
+    latest: Annotated[
+        str, typer.Option("--latest", metavar="DIR|S3URL", help="The newest complete delivery of a configuration.")
+    ] = "",
+    api_key: Annotated[
+        str, typer.Option("--api-key", metavar="NAME", help="Key that reads s3://; else the vault's own.")
     ] = "",
     schema: Annotated[
         str, typer.Option("--schema", metavar="COLUMNS", help="Names of the columns, where the file has no header.")
     ] = "",
     has_header: Annotated[
-        bool, typer.Option("--has-header", help="The first row names the columns; usually that is seen.")
+        bool, typer.Option("--has-header", "--header", help="The first row names the columns; usually that is seen.")
     ] = False,
     as_of: Annotated[
         str, typer.Option("--as-of", metavar="TIME", help="When the inventory began; else the file's own time.")
@@ -96,12 +110,14 @@ def inventory(
     replace: Annotated[
         bool, typer.Option("--replace", help="Even if more than 10 % of the indexed objects are not in it.")
     ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave the work to workers.")] = False,
 ) -> int:
-    """Import an S3 Inventory into the remote index, all or nothing. Sends no request and downloads no body."""
-    from indexing.inventory.importing import Import, check, command, delivery_of
+    """Import an S3 Inventory into the remote index, all or nothing; on this host it costs no request."""
+    from indexing.inventory.importing import Source, start_import
+    from indexing.inventory.importing import command as follow
     from vaulthalla.vaults.lookup import vault_by_name
 
     found = vault_by_name(vault)
-    check(found, prefix=prefix)
-    delivery = delivery_of(found, file=file, manifest=manifest, schema=schema, has_header=has_header, as_of=as_of)
-    return command(console, Import(vault=found, delivery=delivery, part=prefix, replace=replace))
+    source = Source(file=file, manifest=manifest, latest=latest, schema=schema, has_header=has_header, as_of=as_of)
+    run = start_import(found, source, part=prefix, replace=replace, api_key=api_key)
+    return follow(console, found, run, detach=detach)

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 import indexing.audit
+import indexing.inventory.importing
 import indexing.reconcile  # noqa: F401

@@ -20,7 +20,8 @@ class RemoteObject(models.Model):
     """
 
     pk = models.CompositePrimaryKey("vault_id", "key")
-    vault = models.ForeignKey(Vault, on_delete=models.DO_NOTHING, db_index=False, related_name="+")
+    # The state's own reference holds the vault while a merge is under way: one check instead of one a row.
+    vault = models.ForeignKey(Vault, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False, related_name="+")
     key = models.TextField(db_collation="C")
     size = models.BigIntegerField(default=0)
     etag = models.TextField(default="")

@@ -1,50 +1,62 @@
-"""What is to be imported: one file, or the files that a delivery's `manifest.json` names. No database."""
+"""What is to be imported: one file, or the files that a delivery's `manifest.json` names. No database, no store."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TextIO, cast
 
 from indexing.inputs import CLOCKS_APART, damaged, moment, told, unpacked
 from indexing.inventory.rows import wrong_bucket
-from indexing.inventory.schema import Schema, schema_of, split
+from indexing.inventory.schema import schema_of, split
 from vaulthalla.errors import Refused
 
+MANIFEST = "manifest.json"
 CHECKSUM = "manifest.checksum"
+FORMS = ("CSV", "ORC", "PARQUET")
+COLUMNAR = (b"PAR1", b"ORC")
 LARGEST_MANIFEST = 64 * 2**20
 BUFFER = 1 << 20
-# First bytes of formats that are not CSV.
-_MAGIC = {b"PAR1": "Parquet", b"ORC": "ORC"}
+BOMB_RATIO = 300
+BOMB_BYTES = 64 * 2**20
+_DATED = re.compile(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
-    """One file of rows. `md5` (hexadecimal) is empty where nobody promised one."""
+    """One file of rows: `path` on this host, or `key` of a bucket. `md5` (hexadecimal) is empty where none is known."""
 
-    path: Path
     name: str
+    size: int
     md5: str = ""
+    path: str = ""
+    bucket: str = ""
+    key: str = ""
+    etag: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Files of one inventory that began at `as_of`."""
+    """Files of one inventory that began at `as_of`. `columns`: their names, where the files do not tell."""
 
     files: Sequence[DataFile]
     as_of: datetime
-    schema: Schema | None = None
+    columns: Sequence[str] | None = None
     has_header: bool = False
 
     @property
     def bytes(self) -> int:
-        return sum(file.path.stat().st_size for file in self.files)
+        return sum(file.size for file in self.files)
 
 
 class Watched(io.RawIOBase):
@@ -70,63 +82,115 @@ class Watched(io.RawIOBase):
         super().close()
 
 
-@dataclass(slots=True)
-class Progress:
-    """Bytes read of a whole delivery."""
-
-    total: int
-    before: int = 0
-    current: Watched | None = None
-
-    @property
-    def done(self) -> int:
-        return self.before + (self.current.count if self.current else 0)
-
-
 @contextmanager
-def reading(file: DataFile, progress: Progress) -> Iterator[TextIO]:
+def reading(path: Path, file: DataFile) -> Iterator[tuple[TextIO, Watched]]:
     """The text of one CSV, unpacked; its checksum is verified at the end. Raises Refused."""
-    watched = Watched(file.path)
-    progress.current = watched
+    watched = Watched(path)
     buffered = io.BufferedReader(watched, BUFFER)
-    _only_csv(buffered.peek(4), file.name)
     with unpacked(cast("io.BufferedReader", buffered)) as content, told(file.name, content):
         text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        yield text
+        yield text, watched
         while buffered.read(BUFFER):  # what follows the content belongs to the checksum, too
             pass
-        if file.md5 and watched.md5.hexdigest() != file.md5.lower():
-            raise damaged(file.name, "", f"its MD5 is {watched.md5.hexdigest()}, the manifest says {file.md5}")
-        progress.before, progress.current = progress.before + watched.count, None
+        _promised(watched.md5.hexdigest(), file)
         text.detach()
+
+
+def check_ratio(text: TextIO, watched: Watched, file: DataFile) -> None:
+    """Raises Refused for a decompression bomb: rows of objects, each of another key, do not pack that well."""
+    unpacked_bytes = text.buffer.tell()
+    if unpacked_bytes > max(BOMB_BYTES, BOMB_RATIO * watched.count):
+        raise damaged(file.name, f"after byte {unpacked_bytes} of its content", f"unpacks more than {BOMB_RATIO}-fold")
+
+
+def verify(path: Path, file: DataFile, keep: Callable[[], None]) -> None:
+    """The checksum of a file that is not read from its beginning to its end. Raises Refused."""
+    if not file.md5:
+        return
+    md5 = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as raw:
+        while piece := raw.read(BUFFER):
+            md5.update(piece)
+            keep()
+    _promised(md5.hexdigest(), file)
+
+
+def _promised(found: str, file: DataFile) -> None:
+    if file.md5 and found != file.md5.lower():
+        raise damaged(file.name, "", f"its MD5 is {found}, the manifest says {file.md5}")
+
+
+def is_columnar(path: Path) -> bool:
+    """Parquet and ORC tell by their first bytes."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(COLUMNAR)
 
 
 def of_file(path: Path, *, schema: str = "", has_header: bool = False, as_of: str = "") -> Delivery:
     """One file; as old as its last modification unless told. Raises Refused."""
     if not path.is_file():
         raise Refused(f"{path} is no file that can be read.", code="input_missing", remedy="Name a readable file.")
-    if not path.stat().st_size:
+    size = path.stat().st_size
+    if not size:
         raise damaged(str(path), "", "the file is empty")
-    began = moment(as_of, option="--as-of") if as_of else datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    columns = schema_of(split(schema), origin="--schema") if schema else None
-    file = DataFile(path=path, name=str(path))
-    return Delivery(files=[file], as_of=min(began, datetime.now(UTC)), schema=columns, has_header=has_header)
+    changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    file = DataFile(path=str(path.absolute()), name=str(path), size=size)
+    return of_one(file, changed, schema=schema, has_header=has_header, as_of=as_of)
+
+
+def of_one(file: DataFile, changed: datetime, *, schema: str, has_header: bool, as_of: str) -> Delivery:
+    """A file without a manifest. Raises Refused."""
+    began = moment(as_of, option="--as-of") if as_of else changed
+    columns = split(schema) if schema else None
+    if columns:
+        schema_of(columns, origin="--schema")
+    return Delivery(files=[file], as_of=min(began, datetime.now(UTC)), columns=columns, has_header=has_header)
 
 
 def of_manifest(path: Path, *, bucket: str) -> Delivery:
     """A whole delivery, all of whose files lie below a directory above the manifest. Raises Refused."""
     if path.is_dir():
-        path /= "manifest.json"
+        path /= MANIFEST
     name = str(path)
     raw = _read(path)
-    _verify_manifest(path, raw)
+    beside = path.with_name(CHECKSUM)
+    verify_manifest(raw, name, beside.read_bytes()[:200] if beside.is_file() else None)
+    return of_content(raw, name, bucket=bucket, find=lambda entry: _data_file(path, entry, name))
+
+
+def of_content(raw: bytes, name: str, *, bucket: str, find: Callable[[Mapping[str, Any]], DataFile]) -> Delivery:
+    """What `manifest.json` says; `find` knows where the file of an entry is. Raises Refused."""
     manifest = _Manifest(raw, name)
     if manifest.bucket != bucket:
         raise wrong_bucket(manifest.bucket, bucket, name)
-    return Delivery(
-        files=[_data_file(path, entry, name) for entry in manifest.files],
-        as_of=manifest.as_of,
-        schema=schema_of(split(manifest.schema), origin=name),
+    columns = split(manifest.schema) if manifest.form == "CSV" else None
+    if columns:
+        schema_of(columns, origin=name)
+    return Delivery(files=[find(entry) for entry in manifest.files], as_of=manifest.as_of, columns=columns)
+
+
+def newest(folder: Path) -> Path:
+    """The manifest of the newest complete delivery in a directory of them. Raises Refused."""
+    if not folder.is_dir():
+        raise Refused(f"{folder} is no directory.", code="input_missing", remedy="Name the directory of deliveries.")
+    names = sorted((path.name for path in folder.iterdir() if is_dated(path.name)), reverse=True)
+    for name in names:
+        if all((folder / name / file).is_file() for file in (MANIFEST, CHECKSUM)):
+            return folder / name / MANIFEST
+    raise none_complete(str(folder))
+
+
+def is_dated(name: str) -> bool:
+    """Whether a folder is called as S3 calls deliveries."""
+    return bool(_DATED.fullmatch(name))
+
+
+def none_complete(where: str) -> Refused:
+    """Nothing there can be imported."""
+    return Refused(
+        f"{where} holds no complete delivery: a folder like 2026-11-20T01-00Z with {MANIFEST} and {CHECKSUM}.",
+        code="input_missing",
+        remedy="Name the folder of one inventory configuration: DESTINATION/SOURCE-BUCKET/CONFIGURATION/",
     )
 
 
@@ -135,6 +199,7 @@ class _Manifest:
     """The parts of `manifest.json` that matter."""
 
     bucket: str
+    form: str
     schema: str
     as_of: datetime
     files: list[Mapping[str, Any]] = field(default_factory=list)
@@ -142,32 +207,26 @@ class _Manifest:
     def __init__(self, raw: bytes, name: str) -> None:
         try:
             content = json.loads(raw)
-            self.bucket, form = str(content["sourceBucket"]), str(content["fileFormat"])
+            self.bucket, self.form = str(content["sourceBucket"]), str(content["fileFormat"]).upper()
             self.schema, self.files = str(content["fileSchema"]), list(content["files"])
             self.as_of = datetime.fromtimestamp(int(content["creationTimestamp"]) / 1000, UTC)
         except json.JSONDecodeError as error:
             raise damaged(name, f"line {error.lineno}, column {error.colno}", error.msg) from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise damaged(name, "", f"no inventory manifest: {error!r} is missing or wrong") from error
-        if form.upper() != "CSV":
-            raise not_csv(name, form)
+        if self.form not in FORMS:
+            raise unknown_form(name, str(content["fileFormat"]))
         if self.as_of > datetime.now(UTC) + CLOCKS_APART:
             raise damaged(name, "", "creationTimestamp lies in the future")
 
 
-def not_csv(name: str, form: str) -> Refused:
-    """ORC and Parquet are read by nothing that is installed with us."""
+def unknown_form(name: str, form: str) -> Refused:
+    """A format of which nothing is known here."""
     return Refused(
-        f"{name} is {form}; inventories are imported from CSV and gzipped CSV.",
+        f"{name}: files of format {form!r}; inventories are imported from CSV, ORC and Parquet.",
         code="format_unsupported",
-        remedy="Let S3 Inventory deliver CSV, or convert the file and name its columns with --schema.",
+        remedy="Let S3 Inventory deliver one of these.",
     )
-
-
-def _only_csv(start: bytes, name: str) -> None:
-    for magic, form in _MAGIC.items():
-        if start.startswith(magic):
-            raise not_csv(name, form)
 
 
 def _read(path: Path) -> bytes:
@@ -186,28 +245,32 @@ def _bounded(file: BinaryIO, path: Path) -> bytes:
     return raw
 
 
-def _verify_manifest(path: Path, raw: bytes) -> None:
+def verify_manifest(raw: bytes, name: str, checksum: bytes | None) -> None:
     """S3 writes the checksum last: without it the delivery is not complete."""
-    beside = path.with_name(CHECKSUM)
-    if not beside.is_file():
-        raise damaged(str(beside), "", "missing, so the delivery is not complete")
-    promised = beside.read_bytes()[:200].decode("ascii", "replace").split()
+    if checksum is None:
+        raise damaged(name.replace(MANIFEST, CHECKSUM), "", "missing, so the delivery is not complete")
+    promised = checksum.decode("ascii", "replace").split()
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if [found] != [word.lower() for word in promised[:1]]:
-        raise damaged(str(path), "", f"its MD5 is {found}, {CHECKSUM} says {' '.join(promised)}")
+        raise damaged(name, "", f"its MD5 is {found}, {CHECKSUM} says {' '.join(promised)}")
+
+
+def entry_of(entry: Mapping[str, Any], name: str) -> tuple[PurePosixPath, int, str]:
+    """Key, size and MD5 of an entry of `files`. Raises Refused."""
+    try:
+        return PurePosixPath(entry["key"]), int(entry["size"]), str(entry["MD5checksum"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(name, "", f"an entry of files: {error!r} is missing or wrong") from error
 
 
 def _data_file(manifest: Path, entry: Mapping[str, Any], name: str) -> DataFile:
-    try:
-        key, size, md5 = PurePosixPath(entry["key"]), int(entry["size"]), str(entry["MD5checksum"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(name, "", f"an entry of files: {error!r} is missing or wrong") from error
+    key, size, md5 = entry_of(entry, name)
     path = _found(manifest.parent, key)
     if path is None:
         raise damaged(name, "", f"{key} is not there")
     if path.stat().st_size != size:
         raise damaged(str(path), "", f"{path.stat().st_size} bytes, the manifest says {size}")
-    return DataFile(path=path, name=str(path), md5=md5)
+    return DataFile(path=str(path.absolute()), name=str(path), size=size, md5=md5)
 
 
 def _found(folder: Path, key: PurePosixPath) -> Path | None:

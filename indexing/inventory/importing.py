@@ -1,14 +1,16 @@
-"""`vh vault sync inventory`: rows are loaded beside the index, then merged in one transaction. Sends no request.
+"""`vh vault sync inventory`: rows are staged beside the index by chunks that any process shares, then merged at once.
 
-Nothing of an import is visible before it is whole, and nothing is left of one that was refused or interrupted.
+Nothing of an import is visible before it is whole: the last phase merges it in one transaction. Nothing is left of
+one that was refused, cancelled or given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import islice
+from datetime import datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -17,51 +19,122 @@ from budgets.access import spent
 from indexing import merge, state
 from indexing import sql as index_sql
 from indexing.events.sql import patiently
-from indexing.inventory import sql
-from indexing.inventory.delivery import Delivery, Progress, of_file, of_manifest, reading
-from indexing.inventory.rows import Csv, Scope, Skip, Tally
+from indexing.inputs import moment
+from indexing.inventory import loading, sql
+from indexing.inventory.delivery import Delivery, newest, of_file, of_manifest
+from indexing.inventory.remote import SCHEME, Remote, location
+from indexing.inventory.rows import Skip, Tally
+from indexing.inventory.schema import schema_of, split
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
-from vaulthalla.errors import Refused
-from vaulthalla.vaults.models import Vault, VaultKind
-from vaulthalla.work.engine import Busy, Lease, make_way, run_inline
-from vaulthalla.work.models import Run, RunKind
+from vaulthalla.errors import NotFound, Refused, VaulthallaError
+from vaulthalla.vaults.lookup import api_key_by_name
+from vaulthalla.vaults.models import ApiKey, Vault, VaultKind
+from vaulthalla.work import doorbell
+from vaulthalla.work.engine import (
+    Lease,
+    NewChunk,
+    Phase,
+    Progress,
+    add_chunks,
+    attach_or_create,
+    drive,
+    handler,
+    on_sweep,
+)
+from vaulthalla.work.models import TERMINAL, Chunk, Queue, Run, RunKind, RunStatus
+from vaulthalla.work.runs import failure_of
 
-# Blocks of rows in one COPY; between two the lease is kept.
-BLOCKS = 20
 PATIENCE = timedelta(minutes=5)
 # An import that removes more of the index than this, and more than ten rows, needs --replace.
 MOST_REMOVED_PERCENT = 10
+DETACHED = 130
+OPEN, MERGE = "inventory.open", "inventory.merge"
+# What is wrong with the input, told by a run as it would be by a command that reads it itself.
+REFUSALS = frozenset(
+    {
+        "format_unsupported",
+        "input_damaged",
+        "input_missing",
+        "invalid_value",
+        "removes_too_much",
+        "schema_invalid",
+        "schema_missing",
+        "too_many_bad_rows",
+        "wrong_bucket",
+    }
+)
 
-Show = Callable[[int, int], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the options name: exactly one of `file`, `manifest` and `latest`."""
+
+    file: str = ""
+    manifest: str = ""
+    latest: str = ""
+    schema: str = ""
+    has_header: bool = False
+    as_of: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.file or self.manifest or self.latest
+
+    @property
+    def remote(self) -> bool:
+        return self.name.startswith(SCHEME)
+
+    def check(self) -> None:
+        """Raises Refused for options that do not go together."""
+        if sum(map(bool, (self.file, self.manifest, self.latest))) != 1:
+            raise Refused(
+                "Give one of --file, --manifest and --latest.",
+                code="invalid_value",
+                remedy="Add --file inventory.csv.gz",
+            )
+        if not self.file and (self.schema or self.has_header or self.as_of):
+            raise Refused(
+                "A manifest tells its own schema and time.",
+                code="invalid_value",
+                remedy="Leave --schema, --has-header and --as-of out.",
+            )
+        if self.as_of:
+            moment(self.as_of, option="--as-of")
+        if self.schema:
+            schema_of(split(self.schema), origin="--schema")
+        if self.remote and not (location(self.name).key or self.latest):
+            raise Refused(f"{self.name} names no object.", code="invalid_value", remedy="Name it like s3://bucket/key")
+
+    def delivery(self, bucket: str) -> Delivery:
+        """Of this host. Raises Refused."""
+        if self.file:
+            path = Path(self.file)
+            return of_file(path, schema=self.schema, has_header=self.has_header, as_of=self.as_of)
+        return of_manifest(newest(Path(self.latest)) if self.latest else Path(self.manifest), bucket=bucket)
+
+    def delivery_of(self, remote: Remote, bucket: str) -> Delivery:
+        """Of a bucket. Raises Refused, Stall."""
+        at = location(self.name)
+        if self.file:
+            options = {"schema": self.schema, "has_header": self.has_header, "as_of": self.as_of}
+            return remote.single(at, options)
+        return remote.manifest(remote.newest(at.key) if self.latest else at, bucket=bucket)
 
 
 @dataclass(kw_only=True)
 class Import:
-    """One delivery for one vault. `part` narrows it below the vault's prefix."""
+    """One delivery for one vault, once its rows are staged in `tables`. `part` narrows it below the vault's prefix."""
 
     vault: Vault
-    delivery: Delivery
+    as_of: datetime
+    tables: Sequence[str] = ()
     part: str = ""
     replace: bool = False
-    show: Show | None = None
     tally: Tally = field(default_factory=Tally)
     changes: Changes = field(default_factory=Changes)
     objects: int = 0
     doubtful: int = 0
-
-    def work(self, lease: Lease) -> None:
-        """The whole import, as the one chunk of its run."""
-        sql.prepare()
-        try:
-            self._load(lease)
-            self.tally.check()
-            with lease.commit():
-                patiently(PATIENCE)
-                self._merge()
-                Run.objects.filter(pk=lease.run_id).update(result=self.result())
-        finally:
-            sql.drop()
 
     def result(self) -> dict[str, Any]:
         skipped = {**self.tally.skipped, **self.tally.bad}
@@ -70,43 +143,25 @@ class Import:
             "rows_skipped": sum(skipped.values()),
             "skipped": {str(reason): count for reason, count in skipped.items()},
             "first_bad": self.tally.first_bad,
-            "as_of": rfc3339(self.delivery.as_of),
+            "as_of": rfc3339(self.as_of),
             "added": self.changes.added,
             "changed": self.changes.changed,
             "removed": self.changes.removed,
             "doubtful": self.doubtful,
         }
 
-    def _load(self, lease: Lease) -> None:
-        progress = Progress(self.delivery.bytes)
-        scope = Scope(bucket=self.vault.bucket, prefix=self.vault.prefix, part=self.part)
-        for file in self.delivery.files:
-            source = Csv(
-                name=file.name,
-                scope=scope,
-                tally=self.tally,
-                schema=self.delivery.schema,
-                has_header=self.delivery.has_header,
-            )
-            with reading(file, progress) as text:
-                blocks = source.blocks(text)
-                while some := list(islice(blocks, BLOCKS)):
-                    sql.load(some)
-                    lease.keep()
-                    if self.show:
-                        self.show(progress.done, progress.total)
-
-    def _merge(self) -> None:
+    def merge(self) -> None:
         """Under the lock of the vault's index, but for the sorting where there is something to merge with."""
-        as_of = self.delivery.as_of
+        as_of = self.as_of
         if sql.has_rows(self.vault.pk):
-            self.objects = sql.order(as_of)
+            self.objects = sql.order(self.tables, as_of)
         moment = index_sql.begin(self.vault.pk)
         if self._first(moment):
-            self.changes = sql.insert(self.vault.pk, moment, as_of)
+            self.changes = sql.insert(self.vault.pk, self.tables, moment, as_of)
             self.objects = self.changes.added
         else:
-            self.objects = self.objects or sql.order(as_of)
+            self.objects = self.objects or sql.order(self.tables, as_of)
+            sql.compare(self.vault.pk, self.part)
             self._remove(moment)
             for changes in sql.merge(self.vault.pk, moment):
                 self.changes += changes
@@ -122,10 +177,11 @@ class Import:
 
     def _remove(self, moment: Moment) -> None:
         """What the inventory lacks. Rows that nobody could read may be any of them, so then all is doubt."""
-        as_of = self.delivery.as_of
-        live = merge.count_below(self.vault.pk, self.part)
+        as_of = self.as_of
+        known = state.state_of(self.vault.pk)
+        live = merge.count_below(self.vault.pk, self.part) if self.part else known.object_count
         certain = not self.tally.bad
-        gone, unsure = sql.find_absent(self.vault.pk, moment, as_of=as_of, part=self.part)
+        gone, unsure = sql.find_absent(self.vault.pk, moment, as_of=as_of)
         if gone > 10 and gone * 100 > live * MOST_REMOVED_PERCENT and not self.replace:
             raise Refused(
                 f"{gone} of {live} indexed objects are not in this inventory, which is more than"
@@ -136,6 +192,97 @@ class Import:
         removed = sql.remove(self.vault.pk, moment, as_of=as_of, certain=certain)
         self.changes += Changes(removed=removed)
         self.doubtful = unsure + gone - removed
+
+
+# --- the chunks
+
+
+def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> list[NewChunk]:
+    """What loads a delivery and then merges it. Raises Refused for a local file that is damaged."""
+    scope = {"bucket": vault.bucket, "prefix": vault.prefix, "part": options["prefix"]}
+    loads = loading.load_chunks(delivery, common={"scope": scope, "api_key": options["api_key"]})
+    wanted = {"as_of": delivery.as_of.isoformat(), "part": options["prefix"], "replace": options["replace"]}
+    items = sum(chunk.items for chunk in loads) // 2
+    return [*loads, NewChunk(MERGE, Phase.PLAN, Queue.INDEX, payload=wanted, items=items)]
+
+
+@handler(OPEN)
+def open_remote(lease: Lease) -> None:
+    """Finds a delivery in a bucket, and adds the chunks that load it if the budget covers all of them."""
+    run = lease.load_run()
+    vault, options = _vault(run), run.options
+    source = Source(**options["source"])
+    key = ApiKey.objects.get(pk=options["api_key"])
+    remote = Remote(lease, key, location(source.name).bucket)
+    delivery = source.delivery_of(remote, vault.bucket)
+    remote.afford(delivery)
+    with lease.commit():
+        remote.meter.close()
+        add_chunks(run.pk, chunks_of(delivery, vault, options))
+
+
+@handler(MERGE)
+def merge_staged(lease: Lease) -> None:
+    """The one transaction that makes an import visible. Raises Refused; then the index is as it was."""
+    job = _staged(lease)
+    job.tally.check()
+    with lease.commit() as checkpoint:
+        patiently(PATIENCE)
+        job.merge()
+        Run.objects.filter(pk=lease.run_id).update(result=job.result())
+        checkpoint.items_done = Chunk.objects.values_list("items_total", flat=True).get(pk=lease.chunk_id)
+
+
+def _staged(lease: Lease) -> Import:
+    """What the chunks before have loaded."""
+    wanted = lease.payload
+    job = Import(
+        vault=_vault(lease.load_run()),
+        as_of=datetime.fromisoformat(wanted["as_of"]),
+        part=wanted["part"],
+        replace=wanted["replace"],
+    )
+    done = Chunk.objects.filter(run_id=lease.run_id, kind=loading.KIND).order_by("ordinal")
+    loaded = [cursor for cursor in done.values_list("cursor", flat=True) if cursor]
+    for part in loaded:
+        job.tally += Tally.of(part["tally"])
+    job.tables = [part["table"] for part in loaded if part["loaded"]]
+    if not all(map(sql.is_whole, job.tables)):
+        raise VaulthallaError(
+            "The database was restarted after a crash, and lost the rows that were staged.",
+            code="staging_lost",
+            remedy="Run the same command again.",
+        )
+    return job
+
+
+@handler("finish.inventory")
+def finish(lease: Lease) -> None:
+    """Drops what was staged, whatever came of the run."""
+    for run_id, table in sql.staged():
+        if run_id == lease.run_id:
+            sql.drop(table)
+
+
+@on_sweep
+def drop_stale() -> None:
+    """Tables of runs that are over: of a process that lost its lease, or of a run whose row is gone."""
+    found = sql.staged()
+    if not found:
+        return
+    running = set(Run.objects.exclude(status__in=TERMINAL).values_list("pk", flat=True))
+    for run_id, table in found:
+        if run_id not in running:
+            sql.drop(table)
+
+
+def _vault(run: Run) -> Vault:
+    if run.vault is None:
+        raise AssertionError("an import without a vault")
+    return run.vault
+
+
+# --- the command
 
 
 def check(vault: Vault, *, prefix: str) -> None:
@@ -150,54 +297,61 @@ def check(vault: Vault, *, prefix: str) -> None:
         raise Refused("A prefix is text without NUL.", code="invalid_value", remedy="Correct --prefix.")
 
 
-def delivery_of(
-    vault: Vault, *, file: str, manifest: str, schema: str = "", has_header: bool = False, as_of: str = ""
-) -> Delivery:
-    """What the options name. Raises Refused."""
-    if bool(file) == bool(manifest):
-        raise Refused("Give either --file or --manifest.", code="invalid_value", remedy="Add --file inventory.csv")
-    for name in (file, manifest):
-        if name.startswith("s3://"):
-            remedy = "Fetch the delivery first (aws s3 sync), then name the local file."
-            raise Refused(f"{name} is not on this host.", code="input_missing", remedy=remedy)
-    if file:
-        return of_file(Path(file), schema=schema, has_header=has_header, as_of=as_of)
-    if schema or has_header or as_of:
-        raise Refused(
-            "A manifest tells its own schema and time.",
-            code="invalid_value",
-            remedy="Leave --schema, --has-header and --as-of out.",
-        )
-    return of_manifest(Path(manifest), bucket=vault.bucket)
+def start_import(vault: Vault, source: Source, *, part: str = "", replace: bool = False, api_key: str = "") -> Run:
+    """The run, after a listing or another import that is in the way; the same import under way is gone on with.
 
-
-def run_import(job: Import) -> Run:
-    """The run, after a listing or another import that is in the way. Raises Refused; then the index is as it was."""
-    options = {
-        "files": [file.name for file in job.delivery.files][:100],
-        "as_of": rfc3339(job.delivery.as_of),
-        "prefix": job.part,
-        "replace": job.replace,
+    Raises Refused, for a delivery on this host without a run.
+    """
+    source.check()
+    check(vault, prefix=part)
+    key = api_key_by_name(api_key) if api_key else vault.api_key
+    if key is None:
+        raise NotFound(f"{vault.name} has no API key.")
+    delivery = None if source.remote else source.delivery(vault.bucket)
+    options: dict[str, Any] = {
+        "source": {name: getattr(source, name) for name in Source.__dataclass_fields__},
+        "prefix": part,
+        "replace": replace,
+        "api_key": key.pk,
     }
-    while True:
-        try:
-            return run_inline(job.vault, RunKind.INVENTORY, job.work, options=options)
-        except Busy as busy:
-            if not busy.run_id:
-                raise
-            make_way(busy.run_id)
+    if delivery is None:
+        chunks = [NewChunk(OPEN, Phase.PREPARE, Queue.INDEX)]
+    else:
+        options |= {"files": [file.name for file in delivery.files][:100], "as_of": rfc3339(delivery.as_of)}
+        chunks = chunks_of(delivery, vault, options)
+    return attach_or_create(vault, RunKind.INVENTORY, options=options, chunks=chunks)
 
 
-def command(console: Console, job: Import) -> int:
-    """Runs it, shows how far it is, and prints what came of it."""
-    check(job.vault, prefix=job.part)
+def command(console: Console, vault: Vault, run: Run, *, detach: bool) -> int:
+    """Works on the run to its end, beside any workers, and prints what came of it."""
+    leave = f"Detached from run {run.pk}: workers of this host go on with it, or the same command does."
+    if detach:
+        doorbell.flush()
+        console.result({"run": str(run.pk), "vault": vault.name, "status": run.status}, leave)
+        return 0
     with console.progress("Inventory") as bar:
-        job.show = lambda done, total: bar.update(done=done, total=total)
-        run = run_import(job)
+
+        def show(now: Progress) -> None:
+            bar.update(done=now.items_done, total=max(now.items_total, now.items_done) or None)
+
+        run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None, helpers=(os.cpu_count() or 1) - 1)
+    if run.status not in TERMINAL:
+        console.message(leave)
+        return DETACHED
+    if run.status != RunStatus.SUCCESS:
+        raise _failure(run)
     for place in run.result["first_bad"]:
         console.message(f"Not used: {place}")
-    console.result(result_json(job.vault, run), result_text)
+    console.result(result_json(vault, run), result_text)
     return 0
+
+
+def _failure(run: Run) -> VaulthallaError:
+    """Whatever is wrong with the input is refused, whichever process has found it."""
+    error = failure_of(run)
+    if error.code in REFUSALS:
+        return Refused(error.message, code=error.code, remedy=error.remedy)
+    return error
 
 
 def result_json(vault: Vault, run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows of an inventory's CSV as lines for COPY, judged one by one. No database; this is the inner loop of an import.
+"""Rows of an inventory as lines for COPY, judged one by one. No database; this is the inner loop of an import.
 
 A row that cannot be used is counted by its reason, never guessed at. What is wrong with a file as a whole (torn,
 another bucket's) is Refused.
@@ -7,15 +7,17 @@ another bucket's) is Refused.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from itertools import chain
-from typing import TextIO
+from operator import itemgetter
+from typing import Any, TextIO
 from urllib.parse import unquote_plus
 
 from indexing.inputs import damaged
@@ -29,8 +31,9 @@ LONGEST_LINE = 1 << 20
 LONGEST_KEY = 1_024
 BAD_SHOWN = 10
 LARGEST = 2**63 - 1
-BLOCK = 5_000
-# In the order of the lines; see `stage.COLUMNS`.
+# Characters that are looked at together.
+BLOCK = 1 << 18
+# What text COPY gives a meaning of its own.
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -79,6 +82,24 @@ class Tally:
         if len(self.first_bad) < BAD_SHOWN:
             self.first_bad.append(f"{place}: {reason.replace('_', ' ')}")
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            rows=self.rows + other.rows,
+            skipped=self.skipped + other.skipped,
+            bad=self.bad + other.bad,
+            first_bad=[*self.first_bad, *other.first_bad][:BAD_SHOWN],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        counts = {"skipped": _plain_counts(self.skipped), "bad": _plain_counts(self.bad)}
+        return {"rows": self.rows, **counts, "first_bad": self.first_bad}
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Tally:
+        """What `as_json` wrote."""
+        counts = {name: Counter(found[name]) for name in ("skipped", "bad")}
+        return cls(rows=found["rows"], **counts, first_bad=list(found["first_bad"]))
+
     def check(self) -> None:
         """Raises Refused when more than 1 % of the rows (and more than 10) are bad."""
         count = self.bad.total()
@@ -89,6 +110,10 @@ class Tally:
                 code="too_many_bad_rows",
                 remedy="Check the schema and the file; the index is as it was.",
             )
+
+
+def _plain_counts(counts: Counter[str]) -> dict[str, int]:
+    return {str(reason): count for reason, count in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,26 +139,38 @@ class Csv:
         """Lines for COPY, some thousands at a time. Raises Refused."""
         at = Place()
         try:
-            yield from self._blocks(_lines(file, self.name, at), at)
+            yield from self._blocks(file, at)
         except csv.Error as error:
             raise damaged(self.name, f"line {at.line}", str(error)) from error
 
-    def _blocks(self, lines: Iterator[str], at: Place) -> Iterator[str]:
-        first = next(csv.reader(lines, strict=True), None)
+    def _blocks(self, file: TextIO, at: Place) -> Iterator[str]:
+        first = next(csv.reader(_lines((file,), self.name, at), strict=True), None)
         if first is None and self.schema is not None:
             return
         header = first is not None and (self.has_header or is_header(first))
         schema = self.schema or self._schema(first if header else None)
-        line_of = _Line(self.name, schema, self.scope, self.tally)
+        line_of = Line(self.name, schema, self.scope, self.tally)
         plain = Plain.of(schema, self.scope)
-        done = [] if header or first is None else [line_of(first, at.line)]
-        for line in lines:
-            done.append(plain.line(line) or line_of(_row(line, lines), at.line))
-            if len(done) >= BLOCK:
-                yield "".join(done)
-                done.clear()
+        if first is not None and not header:
+            yield line_of(first, at.line)
+        while text := file.read(BLOCK) + file.readline(LONGEST_LINE):
+            done = plain.lines(text)
+            if done is None:
+                yield self._one_by_one(text, file, at, plain, line_of)
+            else:
+                at.line += text.count("\n")
+                yield done
         self.tally.rows += plain.rows
-        yield "".join(done)
+
+    def _one_by_one(self, text: str, file: TextIO, at: Place, plain: Plain, line_of: Line) -> str:
+        """The rows that begin in `text`; the last one may go on in the file."""
+        part = io.StringIO(text, newline="")
+        lines = _lines((part, file), self.name, at)
+        done = []
+        while part.tell() < len(text):
+            line = next(lines)
+            done.append(plain.line(line) or line_of(_row(line, lines), at.line))
+        return "".join(done)
 
     def _schema(self, header: list[str] | None) -> Schema:
         if header is None:
@@ -149,7 +186,7 @@ class Place:
 
 
 # What needs no decoding, no escaping and no judgement: most rows of most inventories.
-_PLAIN_KEY = r"[ !#$&'()*\-./0-9:;<=>?@A-Z\[\]^_`a-z{|}~]+"
+_PLAIN_KEY = r"[ !#$&'()*\-./0-9:;<=>?@A-Z\[\]^_`a-z{|}~]"
 _PLAIN = {
     "size": r"([0-9]{1,18})",
     "etag": r"([0-9A-Za-z-]+)",
@@ -159,17 +196,15 @@ _PLAIN = {
         r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?Z)"
     ),
 }
-# A longer line goes the long way, where the length of the key is looked at.
-_PLAIN_LINE = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
 class Plain:
-    """The short way for rows without anything special: the same lines as `_Line`, or none, at half the cost."""
+    """The short way for rows without anything special: the same lines as `Line`, or none, at half the cost."""
 
     quoted: re.Pattern[str] | None
     bare: re.Pattern[str] | None
-    order: tuple[int, ...]
+    order: Callable[[Sequence[str]], tuple[str, ...]]
     form: str
     rows: int = 0
 
@@ -177,13 +212,15 @@ class Plain:
     def of(cls, schema: Schema, scope: Scope) -> Plain:
         """Schemas with versions or access tiers always go the long way."""
         names = {position: name for name, position in schema.positions.items()}
+        # Its length is looked at the long way.
+        length = f"{{1,{max(1, LONGEST_KEY - len((scope.prefix + scope.part).encode()))}}}"
         known = {
             **_PLAIN,
             "bucket": re.escape(scope.bucket),
-            "key": f"{re.escape(scope.prefix)}((?!{re.escape(OWN_KEYS)}){re.escape(scope.part)}{_PLAIN_KEY})",
+            "key": f"{re.escape(scope.prefix)}((?!{re.escape(OWN_KEYS)}){re.escape(scope.part)}{_PLAIN_KEY}{length})",
         }
         if not known.keys() >= schema.positions.keys():
-            return cls(quoted=None, bare=None, order=(), form="")
+            return cls(quoted=None, bare=None, order=tuple, form="")
         cells = [known[names[position]] if position in names else None for position in range(schema.width)]
         quoted = ",".join(f'"{cell or _OTHER}"' for cell in cells)
         bare = ",".join(cell or _OTHER_BARE for cell in cells)
@@ -192,33 +229,49 @@ class Plain:
         missing = {"storage_class": "STANDARD", "last_modified": r"\N"}
         parts = ["%s" if name in groups else missing[name] for name in wanted]
         return cls(
-            quoted=re.compile(quoted + r"\r?\n"),
-            bare=re.compile(bare + r"\r?\n"),
-            order=tuple(groups.index(name) + 1 for name in wanted if name in groups),
+            quoted=re.compile("^" + quoted + r"\r?\n", re.MULTILINE),
+            bare=re.compile("^" + bare + r"\r?\n", re.MULTILINE),
+            order=itemgetter(*(groups.index(name) for name in wanted if name in groups)),
             form="{}\t{}\t{}\t\t\t{}\t{}\n".format(*parts),
         )
+
+    def lines(self, text: str) -> str | None:
+        """The lines for COPY of a text in which every row is plain; None where any is not."""
+        pattern = self.quoted if text[0] == '"' else self.bare
+        if pattern is None:
+            return None
+        rows = pattern.findall(text)
+        # A row begins with a line and ends with it, so as many rows as line ends are all there is.
+        if len(rows) != text.count("\n") or text[-1] != "\n":
+            return None
+        self.rows += len(rows)
+        return "".join(map(self.form.__mod__, map(self.order, rows)))
 
     def line(self, line: str) -> str | None:
         """The line for COPY; None for a row that must go the long way."""
         pattern = self.quoted if line[0] == '"' else self.bare
-        if pattern is None or len(line) > _PLAIN_LINE:
-            return None
-        match = pattern.fullmatch(line)
+        match = None if pattern is None else pattern.fullmatch(line)
         if match is None:
             return None
         self.rows += 1
-        return self.form % match.group(*self.order)
+        return self.form % self.order(match.groups())
 
 
 _OTHER = r'[^"\r\n]*'
 _OTHER_BARE = r'[^",\r\n]*'
 
 
-class _Line:
-    """Turns one row into one line for COPY, or counts why not (an empty text)."""
+class Line:
+    """Turns one row into one line for COPY, or counts why not (an empty text).
 
-    def __init__(self, name: str, schema: Schema, scope: Scope, tally: Tally) -> None:
+    Keys are form-encoded in CSV alone; `place` is what a row's number counts.
+    """
+
+    def __init__(
+        self, name: str, schema: Schema, scope: Scope, tally: Tally, *, encoded: bool = True, place: str = "line"
+    ) -> None:
         self.name, self.scope, self.tally = name, scope, tally
+        self.decoded, self.place = _decoded if encoded else str, place
         self.width = schema.width
         self.bucket, self.key = schema.at("bucket"), schema.positions["key"]
         self.size, self.etag = schema.positions["size"], schema.positions["etag"]
@@ -234,15 +287,15 @@ class _Line:
         try:
             return self._line(row, number)
         except BadRow as bad:
-            self.tally.fault(f"{self.name}, line {number}", bad.reason)
+            self.tally.fault(f"{self.name}, {self.place} {number}", bad.reason)
             return ""
 
     def _line(self, row: list[str], number: int) -> str:
         if len(row) != self.width:
             raise BadRow(Bad.COLUMNS)
         if self.bucket is not None and row[self.bucket] != self.scope.bucket:
-            raise wrong_bucket(row[self.bucket], self.scope.bucket, f"{self.name}, line {number}")
-        key = _key(row[self.key])
+            raise wrong_bucket(row[self.bucket], self.scope.bucket, f"{self.name}, {self.place} {number}")
+        key = _fitting(self.decoded(row[self.key]))
         skip = self._skip(row, key)
         if skip is not None:
             self.tally.skipped[skip] += 1
@@ -286,12 +339,12 @@ def wrong_bucket(found: str, wanted: str, place: str) -> Refused:
     )
 
 
-def _lines(file: TextIO, name: str, at: Place) -> Iterator[str]:
-    """Lines of bounded length; a quoted field may span several."""
-    for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), 1):
-        at.line = number
+def _lines(files: Sequence[TextIO], name: str, at: Place) -> Iterator[str]:
+    """Lines of bounded length, of one file after the other; a quoted field may span several."""
+    for line in chain.from_iterable(iter(partial(file.readline, LONGEST_LINE), "") for file in files):
+        at.line += 1
         if len(line) == LONGEST_LINE:
-            raise damaged(name, f"line {number}", f"longer than {LONGEST_LINE} characters")
+            raise damaged(name, f"line {at.line}", f"longer than {LONGEST_LINE} characters")
         yield line
 
 
@@ -300,14 +353,16 @@ def _row(line: str, following: Iterator[str]) -> list[str]:
     return next(csv.reader(chain((line,), following), strict=True), [])
 
 
-def _key(cell: str) -> str:
-    """Keys are form-encoded."""
-    key = cell
-    if "%" in cell or "+" in cell:
-        try:
-            key = unquote_plus(cell, errors="strict")
-        except UnicodeDecodeError:
-            raise BadRow(Bad.NOT_TEXT) from None
+def _decoded(cell: str) -> str:
+    if "%" not in cell and "+" not in cell:
+        return cell
+    try:
+        return unquote_plus(cell, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRow(Bad.NOT_TEXT) from None
+
+
+def _fitting(key: str) -> str:
     if not key or (len(key) * 4 > LONGEST_KEY and len(key.encode(errors="surrogatepass")) > LONGEST_KEY):
         raise BadRow(Bad.KEY)
     return key

@@ -72,6 +72,15 @@ def missing(name: str) -> Refused:
     return Refused(f"{name} has no header, so its columns are unknown.", code="schema_missing", remedy=_remedy())
 
 
+def accepted(name: str, column: str, kind: str, wanted: str) -> Refused:
+    """The error for a column of a type that its meaning cannot be read from."""
+    return Refused(
+        f"{name}: column {column} is {kind}; accepted is {wanted}.",
+        code="schema_invalid",
+        remedy="Write the file again with that type, or deliver CSV.",
+    )
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 

@@ -1,4 +1,5 @@
-"""python -m tests.bench [--objects N] [--large MIB] [--rows N] [--scan N] [--pages N] [--only JOB …]
+"""python -m tests.bench [--objects N] [--large MIB] [--rows N] [--scan N] [--pages N] [--inventory N] [--files N]
+    [--only JOB …]
 
 Writes bench-out/bench.md and bench-out/bench.json. Ends with 1 where vh failed at a job. A target that is missed
 is shown, not an error: figures taken on a busy machine prove nothing either way. Everything else that is made is
@@ -19,6 +20,7 @@ from types import FrameType
 
 from tests.bench import parts, transfers
 from tests.bench.ground import Ground, large_file, prepared, small_files
+from tests.bench.inventory import inventory
 from tests.bench.measure import CommandFailed
 from tests.bench.results import MIB, Report, memory
 from tests.bench.tools import Aws, Rclone, Tool, Vh, versions
@@ -93,6 +95,7 @@ def jobs(wanted: argparse.Namespace, tools: list[Tool]) -> dict[str, Callable[[G
         "large": large,
         "plan": lambda ground, report: parts.plan(ground, wanted.rows, report),
         "scan": lambda ground, report: parts.scan(ground, wanted.scan, report),
+        "inventory": lambda ground, report: inventory(ground, wanted.inventory, wanted.files, report),
     }
 
 
@@ -103,8 +106,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="rows on either side (1000000)")
     parser.add_argument("--scan", type=int, default=1_000_000, metavar="N", help="files to scan (1000000)")
     parser.add_argument("--pages", type=int, default=100, metavar="N", help="pages of a listing (100)")
+    parser.add_argument("--inventory", type=int, default=2_000_000, metavar="N", help="rows of a delivery (2000000)")
+    parser.add_argument("--files", type=int, default=1, metavar="N", help="files of that delivery (1)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to make, and remove, everything")
-    names = ("answers", "listing", "small", "large", "plan", "scan")
+    names = ("answers", "listing", "small", "large", "plan", "scan", "inventory")
     parser.add_argument("--only", nargs="+", choices=names, metavar="JOB", help=f"of {', '.join(names)}")
     return parser.parse_args()
 

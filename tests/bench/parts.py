@@ -22,7 +22,7 @@ REPEATS = 5
 
 def plan(ground: Ground, rows: int, report: Report) -> None:
     """Tables of `rows` local and as many indexed rows; one in 100 000 changed."""
-    _unreachable_vault(ground, "plan")
+    unreachable_vault(ground, "plan")
     found, cost = ground.inside("planner", "plan", rows)
     job = f"plan, {rows:,} by {rows:,} rows"
     taken = found["differing"] + found["unhashed"]
@@ -92,7 +92,7 @@ def listing(ground: Ground, pages: int, report: Report) -> None:
 
 def answers(ground: Ground, report: Report) -> None:
     """Whole commands, as a shell sees them, on warm embedded servers."""
-    _unreachable_vault(ground, "answers")
+    unreachable_vault(ground, "answers")
     _answer("vh --help", HELP_SECONDS, lambda: ground.vh("--help"), report)
     info = lambda: ground.vh("vault", "sync", "info", "answers")  # noqa: E731
     _answer("vh vault sync info", INFO_SECONDS, info, report)
@@ -124,7 +124,7 @@ def _cpu_ratio(job: str, ours: float, against: str, theirs: float, least: float 
     )
 
 
-def _unreachable_vault(ground: Ground, name: str) -> None:
+def unreachable_vault(ground: Ground, name: str) -> None:
     """A vault that is declared and never spoken to."""
     endpoint = ["--provider", "other", "--endpoint", "http://127.0.0.1:9", "--no-verify"]
     ground.vh("api-key", "create", name, *endpoint)

@@ -59,9 +59,9 @@ Outcome = Done | Yield | Stopped | Interrupted | Crashed
 def claim(queues: Iterable[str], *, pools: Sequence[str] | None = None, run_id: int | None = None) -> Lease | None:
     """Leases the oldest claimable chunk of the first queue that has one; None when none has.
 
-    `pools`: besides chunks that any process may do, those of these pools (default: settings.POOLS).
+    `pools`: besides chunks that any process may do, those of these pools (default: settings.POOLS and this host's).
     """
-    names = ["", *(settings.POOLS if pools is None else pools)]
+    names = ["", *((process.host_pool(), *settings.POOLS) if pools is None else pools)]
     for queue in queues:
         token, asked_at = uuid4(), monotonic()
         row = sql.claim(

@@ -13,6 +13,11 @@ def own_name() -> str:
     return f"{socket.gethostname()[:120]}:{os.getpid()}:{_started('self')}:{_namespace()}"
 
 
+def host_pool() -> str:
+    """The pool of all processes of this host (or container): what they have in common is its files."""
+    return f"host:{socket.gethostname()}"[:64]
+
+
 def is_gone(name: str) -> bool:
     """True only for a process of this host, in this process's view of it, that has ended.
 

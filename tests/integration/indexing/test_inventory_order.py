@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
+from uuid import uuid4
 
 import pytest
 from django.db import transaction
@@ -15,7 +16,6 @@ from indexing import merge
 from indexing.events import apply as applying
 from indexing.events.records import Change, Effect
 from indexing.inventory import sql
-from indexing.inventory.delivery import Delivery
 from indexing.inventory.importing import Import
 from indexing.models import IndexState, RemoteObject
 from tests.support.deliveries import stamp
@@ -69,12 +69,12 @@ def bucket_at(history: list[Step], key: str, hour: int) -> Step | None:
 def take_inventory(vault: Vault, history: list[Step], lag: dict[str, int]) -> None:
     seen = [found for key in KEYS if (found := bucket_at(history, key, -lag[key]))]
     lines = [f"{step.key}\t{step.etag}\tSTANDARD\t\t\t5\t{stamp(step.at)}\n" for step in seen]
-    sql.prepare()
-    sql.load(lines)
-    job = Import(vault=vault, delivery=Delivery(files=[], as_of=AS_OF))
+    table = sql.stage(1, uuid4())
+    sql.load(table, lines)
+    job = Import(vault=vault, as_of=AS_OF, tables=[table])
     job.tally.rows = len(lines)
-    job._merge()
-    sql.drop()
+    job.merge()
+    sql.drop(table)
 
 
 # How many events came before the inventory, and how many at a time.
