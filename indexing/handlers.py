@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+import indexing.events.polling
 import indexing.reconcile  # noqa: F401
