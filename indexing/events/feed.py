@@ -133,4 +133,4 @@ def warnings(as_of: datetime | None, feed: Seen) -> Iterator[str]:
             f" inventory, or vouch that nothing is missing: {feed.remedy} --through TIME"
         )
     if feed.set_aside:
-        yield f"{feed.set_aside} messages of {feed.name[:1].lower()}{feed.name[1:]} could not be read and were set aside."
+        yield f"{feed.name}: {feed.set_aside} messages could not be read and were set aside."
