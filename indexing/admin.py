@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from django.contrib import admin
 
 from indexing.freshness import Freshness, freshness
-from indexing.models import IndexState
+from indexing.models import EventFeed, IndexState, SetAside, Webhook
 from indexing.state import max_age_of, trust_of
 from vaulthalla.work.admin import ReadOnly
 
 if TYPE_CHECKING:
     StateAdmin = admin.ModelAdmin[IndexState]
+    FeedAdmin = admin.ModelAdmin[EventFeed]
+    AsideAdmin = admin.ModelAdmin[SetAside]
+    HookAdmin = admin.ModelAdmin[Webhook]
 else:
     # Only the stubs know what a model's admin is an admin of.
-    StateAdmin = admin.ModelAdmin
+    StateAdmin = FeedAdmin = AsideAdmin = HookAdmin = admin.ModelAdmin
 
 
 @admin.register(IndexState)
@@ -50,3 +53,37 @@ class IndexStateAdmin(ReadOnly, StateAdmin):
 
 def _freshness(state: IndexState) -> Freshness:
     return freshness(trust_of(state), max_age=max_age_of(state.vault), now=datetime.now(UTC))
+
+
+@admin.register(EventFeed)
+class EventFeedAdmin(ReadOnly, FeedAdmin):
+    list_display = (
+        "vault",
+        "kind",
+        "name",
+        "last_poll_at",
+        "newest_event_at",
+        "through",
+        "waiting",
+        "records",
+        "error",
+    )
+    list_filter = ("kind", "gap", "everything")
+    search_fields = ("vault__name", "name")
+    list_select_related = ("vault",)
+
+
+@admin.register(SetAside)
+class SetAsideAdmin(ReadOnly, AsideAdmin):
+    list_display = ("vault", "feed", "reason", "detail", "size", "received_at")
+    list_filter = ("reason",)
+    search_fields = ("vault__name", "feed", "message_id")
+    list_select_related = ("vault",)
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ReadOnly, HookAdmin):
+    # Never the secret.
+    fields = list_display = ("vault", "topic_arn", "created_at")
+    search_fields = ("vault__name", "topic_arn")
+    list_select_related = ("vault",)

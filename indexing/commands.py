@@ -59,17 +59,68 @@ def events(
     console: Console,
     *,
     vault: VaultName,
-    file: Annotated[str, typer.Option("--file", metavar="FILE", help="JSON or JSON Lines; - is standard input.")],
+    file: Annotated[str, typer.Option("--file", metavar="FILE", help="JSON or JSON Lines; - is standard input.")] = "",
+    queue: Annotated[str, typer.Option("--queue", metavar="URL", help="Empty this SQS queue into the index.")] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on polling the queue until interrupted; a line for each batch.")
+    ] = False,
+    api_key: Annotated[
+        str, typer.Option("--api-key", metavar="KEY", help="The key for the queue; else the vault's own.")
+    ] = "",
+    no_lifecycle_rules: Annotated[
+        bool,
+        typer.Option("--no-lifecycle-rules", help="You vouch that the bucket has none: the queue tells everything."),
+    ] = False,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="List messages of queue and webhook that could not be read.")
+    ] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="With --set-aside: forget them once they are listed.")] = False,
     through: Annotated[
-        str,
-        typer.Option("--through", metavar="TIME", help="You vouch that the file lacks nothing up to this time."),
+        str, typer.Option("--through", metavar="TIME", help="You vouch that nothing is missing up to this time.")
     ] = "",
 ) -> int:
-    """Merge S3 events (bare, or from SNS, SQS, EventBridge, R2 or MinIO) into the remote index. Sends no request."""
+    """Merge S3 events (bare, or from SNS, SQS, EventBridge, R2 or MinIO) into the remote index. No S3 request."""
+    from indexing.events import choice
+    from vaulthalla.vaults.lookup import api_key_by_name, vault_by_name
+
+    chosen = choice.Choice(
+        file=file, queue=queue, set_aside=set_aside, clear=clear, follow=follow, through=through,
+        no_lifecycle_rules=no_lifecycle_rules, api_key=api_key,
+    )  # fmt: skip
+    chosen.check()
+    found = vault_by_name(vault)
+    if set_aside:
+        from indexing.events.aside import command as show
+
+        return show(console, found, clear=clear)
+    if queue:
+        from indexing.events.queue import command as poll
+
+        key = api_key_by_name(api_key) if api_key else None
+        return poll(console, found, queue, key=key, follow=follow, through=through, no_lifecycle=no_lifecycle_rules)
     from indexing.events.ingest import command as ingest
+
+    return ingest(console, found, file, through=through)
+
+
+@command(sync_app, "webhook", example="vh vault sync webhook photos --on")
+def webhook(
+    console: Console,
+    *,
+    vault: VaultName,
+    on: Annotated[bool, typer.Option("--on", help="Accept events over HTTP; the secret is shown once.")] = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="A new secret; the old one is worth nothing.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Accept none any more.")] = False,
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", metavar="ARN", help="The SNS topic that may subscribe; its signatures are checked."),
+    ] = None,
+) -> None:
+    """Events over HTTP: switch the vault's address on or off, or show it. Senders prove themselves by a secret."""
+    from indexing.events.hooks import change, text
     from vaulthalla.vaults.lookup import vault_by_name
 
-    return ingest(console, vault_by_name(vault), file, through=through)
+    console.result(change(vault_by_name(vault), on=on, rotate=rotate, off=off, topic=topic), text)
 
 
 @command(

@@ -7,16 +7,20 @@ from typing import Any
 
 from budgets.access import spent
 from indexing import counts, sql, state
+from indexing.events.freshen import feed_warnings, feeds_json
 from indexing.freshness import freshness
+from vaulthalla.console import cell
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work.models import ACTIVE, TERMINAL, Run, RunKind
 
 
 def index_info(vault: Vault, *, now: datetime | None = None) -> dict[str, Any]:
-    """The `index` part of `vh vault sync info`. Numbers are kept by every merge, so this reads one row."""
+    """The `index` part of `vh vault sync info`. Numbers are kept by every merge, so this counts no objects."""
     known = state.state_of(vault.pk)
-    found = freshness(state.trust_of(known), max_age=state.max_age_of(vault), now=now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
+    trust = state.trust_of(known)
+    found = freshness(trust, max_age=state.max_age_of(vault), now=now)
     return {
         "source": known.source,
         "complete": known.complete,
@@ -31,6 +35,8 @@ def index_info(vault: Vault, *, now: datetime | None = None) -> dict[str, Any]:
         "manifest_etag": known.manifest_etag or None,
         "manifest_generated_at": known.manifest_generated_at,
         "manifest_object_count": known.manifest_object_count,
+        "feeds": feeds_json(vault, now),
+        "warnings": feed_warnings(vault, trust.as_of),
     }
 
 
@@ -72,3 +78,13 @@ def _scan(vault: Vault) -> dict[str, Any] | None:
     running = Run.objects.filter(vault=vault, kind=RunKind.RECONCILE, status__in=ACTIVE).first()
     run = str(running.pk) if running else None
     return {"started_at": started_at, "ranges": len(ranges), "ranges_done": done, "run": run}
+
+
+def feeds_lines(index: dict[str, Any]) -> list[tuple[str, str]]:
+    """Feeds and warnings of `index_info` for people."""
+    lines = []
+    for feed in index["feeds"]:
+        lag = "never" if feed["lag_seconds"] is None else f"{feed['lag_seconds']} s behind"
+        shown = f"{feed['queue'] or feed['kind']}: {feed['records']} records, {feed['set_aside']} set aside"
+        lines.append(("  feed", f"{shown}, last poll {cell(feed['last_poll_at'])}, empty: {lag}"))
+    return [*lines, *(("  warning", text) for text in index["warnings"])]

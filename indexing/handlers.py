@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 import indexing.audit
+import indexing.events.polling
 import indexing.inventory.importing
 import indexing.reconcile  # noqa: F401

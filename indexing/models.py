@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
+from encrypted_fields.fields import EncryptedTextField
 
 from indexing.terms import Source
 from vaulthalla.stores.base import Restore
 from vaulthalla.vaults.models import Vault
 
-__all__ = ["Finding", "IndexCount", "IndexState", "RemoteObject", "ScanRange", "ScannedKey", "Source"]
+__all__ = [
+    "EventFeed",
+    "FeedKind",
+    "Finding",
+    "IndexCount",
+    "IndexState",
+    "RemoteObject",
+    "ScanRange",
+    "ScannedKey",
+    "SetAside",
+    "Source",
+    "Webhook",
+]
 
 
 class RemoteObject(models.Model):
@@ -133,3 +147,71 @@ class IndexCount(models.Model):
 
     def __str__(self) -> str:
         return f"counts of {self.vault}"
+
+
+class FeedKind(models.TextChoices):
+    QUEUE = "queue", "SQS queue"
+    WEBHOOK = "webhook", "webhook"
+
+
+class EventFeed(models.Model):
+    """One continuous feed of events of a vault: what it told, and how far it lacks nothing (see `events.feed`)."""
+
+    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="event_feeds")
+    kind = models.CharField(max_length=8, choices=FeedKind.choices)
+    name = models.TextField(blank=True, help_text="The queue's URL.")
+    messages = models.BigIntegerField(default=0)
+    records = models.BigIntegerField(default=0)
+    set_aside = models.BigIntegerField(default=0, help_text="Messages that could not be read, ever.")
+    everything = models.BooleanField(default=False, help_text="It has shown lifecycle events, or leaves out no kind.")
+    vouched = models.BooleanField(default=False, help_text="The operator says that the bucket has no lifecycle rule.")
+    first_event_at = models.DateTimeField(null=True)
+    newest_event_at = models.DateTimeField(null=True)
+    last_poll_at = models.DateTimeField(null=True)
+    next_poll_at = models.DateTimeField(null=True)
+    drained_at = models.DateTimeField(null=True, help_text="Beginning of the poll that last found the queue empty.")
+    since = models.DateTimeField(null=True, help_text="It lacks nothing from here")
+    through = models.DateTimeField(null=True, help_text="to here.")
+    gap = models.BooleanField(default=False, help_text="Something was lost before `since`.")
+    waiting = models.BigIntegerField(null=True, help_text="Messages in the queue, as it last told.")
+    error = models.TextField(blank=True, help_text="Why the last poll failed.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["vault", "kind", "name"], name="feed_of_vault")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.name}".strip()
+
+
+class SetAside(models.Model):
+    """A message that could not be read: taken out of its queue, so that it is in nobody's way, and kept here."""
+
+    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="+")
+    feed = models.TextField(help_text="The queue's URL, or webhook.")
+    message_id = models.TextField(blank=True)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the body: the same message again is one row.")
+    reason = models.CharField(max_length=16)
+    detail = models.TextField()
+    excerpt = models.TextField()
+    size = models.BigIntegerField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name_plural = "messages set aside"
+        constraints = [models.UniqueConstraint(fields=["vault", "digest"], name="set_aside_once")]
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.excerpt[:40]}"
+
+
+class Webhook(models.Model):
+    """How senders of events prove themselves for one vault. The secret is encrypted at rest, shown once."""
+
+    vault = models.OneToOneField(Vault, on_delete=models.CASCADE, related_name="webhook")
+    secret = EncryptedTextField()
+    topic_arn = models.CharField(max_length=400, blank=True, help_text="The SNS topic that may subscribe.")
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"webhook of {self.vault}"

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from budgets.access import ChunkMeter, Draw, budget_stall, open_store, s3_config
-from indexing.models import IndexState, RemoteObject
+from indexing.models import EventFeed, IndexState, RemoteObject
 from sync.models import Base, Conflict, LocalDir, LocalFile, Transfer
 from sync.root import check_plantable
 from sync.root import plant_marker as plant
@@ -77,7 +77,7 @@ def forget(vault: Vault) -> None:
             run_id=run.pk,
             remedy=f"Wait for it, or run: vh vault sync cancel {shlex.quote(vault.name)}",
         )
-    for model in (Base, LocalFile, LocalDir, Conflict, Transfer, RemoteObject, IndexState):
+    for model in (Base, LocalFile, LocalDir, Conflict, Transfer, RemoteObject, IndexState, EventFeed):
         rows = model._default_manager.filter(vault=vault)
         rows._raw_delete(rows.db)  # no signals and no relations to collect, so no row is loaded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from budgets.access import lost, spent
-from indexing.describe import index_report
+from indexing.describe import feeds_lines, index_report
 from sync.finish import COUNTED
 from sync.models import Conflict
 from sync.prices import cost_json
@@ -109,7 +109,9 @@ def info_text(value: dict[str, Any]) -> str:
         lines.append(("Proven conditions", ", ".join(proven) or "none: a HEAD before each write"))
     lines += [("Last sync at", value["last_sync_at"]), ("Last success at", value["last_success_at"])]
     lines.append(("Remote index", index["freshness"]))
-    lines += [(f"  {name.replace('_', ' ')}", _part(part)) for name, part in index.items() if name != "freshness"]
+    own_lines = ("freshness", "feeds", "warnings")
+    lines += [(f"  {name.replace('_', ' ')}", _part(part)) for name, part in index.items() if name not in own_lines]
+    lines += feeds_lines(index)
     return fields(lines)
 
 

@@ -35,6 +35,13 @@ def ticks() -> tuple[Tick, ...]:
             description="Starts the sync of each enabled vault whose time has come.",
         ),
         Tick(
+            name="Poll event queues",
+            task="indexing.poll",
+            every=timedelta(seconds=60),
+            expires=timedelta(seconds=60),
+            description="Takes the bucket events that wait in each enabled vault's queue into its index.",
+        ),
+        Tick(
             name="Sweep",
             task="work.sweep",
             every=sweep,

@@ -106,6 +106,8 @@ class Item(msgspec.Struct):
     object: msgspec.Raw = msgspec.Raw()
     # s3:TestEvent
     event: str | None = msgspec.field(default=None, name="Event")
+    test_bucket: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Bucket")
+    test_time: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Time")
     # envelopes
     records: list[Item] | None = msgspec.field(default=None, name="Records")
     batch: list[Item] | None = msgspec.field(default=None, name="Messages")
@@ -155,7 +157,7 @@ def _decoded_line(line: bytes) -> Item | list[Item] | None:
     """The first line as a whole; None when it is only the beginning of a document, or damaged."""
     try:
         return _DECODER.decode(line)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 
@@ -176,6 +178,8 @@ def _document(start: bytes, file: BinaryIO, name: str, number: int) -> Iterator[
 def _decoded(raw: bytes, name: str, place: str, *, first_line: int = 1) -> Item | list[Item]:
     try:
         return _DECODER.decode(raw)
+    except RecursionError as error:
+        raise damaged(name, place, "values are nested too deep") from error
     except msgspec.MsgspecError as error:
         raise damaged(name, place or _place(raw, error, first_line), str(error)) from error
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from indexing.events.envelopes import BridgeObject, Detail, Item, S3Object
-from indexing.inputs import damaged
+from indexing.inputs import Damaged, damaged
 from vaulthalla.stores.base import Restore
 
 
@@ -56,6 +56,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     restore: str = Restore.NONE.value
     restore_expires: datetime | None = None
     lifecycle: bool = False
+    # It came by a switch that leaves out no kind of event: EventBridge's, or R2's for deletes.
+    everything: bool = False
 
 
 # By family, and where it matters by what happened.
@@ -92,8 +94,18 @@ def change_of(item: Item, name: str, place: str) -> Change:
     if item.action is not None and bytes(item.bucket) and bytes(item.object):
         return _r2(item, name, place)
     if item.event == "s3:TestEvent":
-        return Change(effect=Effect.NOTHING, skip=Skip.TEST_EVENT)
+        return _test(item, name, place)
     return Change(effect=Effect.NOTHING, skip=Skip.NOT_S3)
+
+
+def _test(item: Item, name: str, place: str) -> Change:
+    """Sent when notifications are switched on: a feed tells all that happens from then on."""
+    try:
+        bucket = msgspec.json.decode(item.test_bucket, type=str)
+        at = _optional_time(msgspec.json.decode(item.test_time, type=str), name, place)
+    except (msgspec.MsgspecError, Damaged):
+        bucket, at = "", None
+    return Change(effect=Effect.NOTHING, skip=Skip.TEST_EVENT, bucket=bucket, at=at)
 
 
 def _record(item: Item, found: S3Object, bucket: str, name: str, place: str) -> Change:
@@ -172,6 +184,7 @@ def _bridge(item: Item, name: str, place: str) -> Change:
         version_id=found.version_id or "",
         sequencer=found.sequencer or "",
         lifecycle=(detail.reason or "").startswith("Lifecycle") or "Storage Class" in (item.detail_type or ""),
+        everything=True,
         **facts,  # type: ignore[arg-type]
     )
 
@@ -221,6 +234,7 @@ def _r2(item: Item, name: str, place: str) -> Change:
         etag=(found.etag or "").strip('"'),
         size=found.size or 0,
         lifecycle=item.action == "LifecycleDeletion",
+        everything=effect is Effect.REMOVED,
     )
 
 

@@ -21,11 +21,12 @@ RUN = {
 }
 POLICY = {
     *("interval_seconds", "enabled", "strategy", "conflict_policy", "max_remote_index_age_seconds"),
-    *("on_stale_index", "max_delete", "delete_foreign"),
+    *("on_stale_index", "max_delete", "delete_foreign", "events_queue"),
 }
 INDEX = {
     *("source", "complete", "indexed_at", "snapshot_as_of", "events_through", "freshness", "why", "object_count"),
     *("total_bytes", "doubtful", "manifest_etag", "manifest_generated_at", "manifest_object_count"),
+    *("feeds", "warnings"),
 }
 INFO = {"vault", "kind", "policy", "budget", "index", "conditional", "last_sync_at", "last_success_at"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

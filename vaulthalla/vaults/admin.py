@@ -177,13 +177,13 @@ class SyncPolicyAdmin(Checked, PolicyBase):
 # By option, for those who may edit; by field, for those who may only look.
 _TYPED = (
     (None, ["vault", "enabled", "interval", "strategy", "conflict", "take_over"]),
-    ("Remote index", ["max_remote_index_age", "on_stale_index"]),
+    ("Remote index", ["max_remote_index_age", "on_stale_index", "events_queue"]),
     ("Deletes", ["max_delete", "delete_foreign"]),
     ("Request budget of each run", ["preset", *LIMITS]),
 )
 _STORED = (
     (None, ["vault", "enabled", "interval_seconds", "strategy", "conflict_policy"]),
-    ("Remote index", ["max_remote_index_age_seconds", "on_stale_index"]),
+    ("Remote index", ["max_remote_index_age_seconds", "on_stale_index", "events_queue"]),
     ("Deletes", ["max_delete", "delete_foreign"]),
     ("Request budget of each run", list(LIMITS)),
 )

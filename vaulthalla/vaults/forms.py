@@ -63,6 +63,9 @@ class PolicyForm(PolicyModelForm):
     delete_foreign = forms.BooleanField(
         required=False, help_text="Mirror only: delete remote objects that were never here."
     )
+    events_queue = forms.CharField(
+        required=False, help_text="SQS queue with the bucket's events, polled on schedule; empty for none."
+    )
     preset = forms.ChoiceField(
         required=False,
         choices=[("", "as below"), *((name, name) for name in PRESETS)],
@@ -123,6 +126,7 @@ def _typed(policy: SyncPolicy) -> dict[str, Any]:
     return {
         "interval": units.format_duration(policy.interval_seconds),
         "conflict": policy.conflict_policy,
+        "events_queue": policy.events_queue,
         "max_remote_index_age": units.format_duration(policy.max_remote_index_age_seconds),
         **{name: units.format_limit(limit) for name, limit in limits.items()},
         "budget_download_bytes": size_text(policy.budget_download_bytes),

@@ -140,6 +140,7 @@ class SyncPolicy(models.Model):
     delete_foreign = models.BooleanField(
         default=False, help_text="Mirror only: delete remote objects that were never here."
     )
+    events_queue = models.TextField(blank=True, help_text="URL of the SQS queue that brings the bucket's events.")
 
     budget_list = models.PositiveBigIntegerField(null=True, blank=True, default=100)
     budget_head = models.PositiveBigIntegerField(null=True, blank=True, default=1_000)

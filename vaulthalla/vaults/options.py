@@ -54,6 +54,11 @@ POLICY_OPTIONS: dict[str, Any] = {
     "delete_foreign": _flag(
         "--delete-foreign/--no-delete-foreign", "Mirror only: delete remote objects that were never here."
     ),
+    "events_queue": _text(
+        "--events-queue",
+        help="SQS queue with the bucket's events, polled on schedule; 'none' for none.",
+        metavar="URL",
+    ),
     "preset": _text(
         "--s3-budget-preset",
         "--budget-preset",

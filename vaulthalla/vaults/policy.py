@@ -18,7 +18,7 @@ from vaulthalla import units
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.terms import ConflictPolicy, Strategy
-from vaulthalla.vaults import overlap
+from vaulthalla.vaults import overlap, remote
 from vaulthalla.vaults.models import CONFLICT_POLICIES, StaleIndexPolicy, SyncPolicy, Vault, VaultKind
 from vaulthalla.vaults.presets import PRESETS, preset_of
 
@@ -31,6 +31,7 @@ S3_ONLY = {
     "max_remote_index_age": "--max-remote-index-age",
     "on_stale_index": "--on-stale-index",
     "delete_foreign": "--delete-foreign",
+    "events_queue": "--events-queue",
     "preset": "--s3-budget-preset",
     "take_over": "--take-over",
     **{f"budget_{request_class.field}": request_class.option for request_class in RequestClass},
@@ -112,6 +113,7 @@ def policy_json(policy: SyncPolicy) -> dict[str, Any]:
         "on_stale_index": policy.on_stale_index,
         "max_delete": policy.max_delete,
         "delete_foreign": policy.delete_foreign,
+        "events_queue": policy.events_queue or None,
     }
 
 
@@ -136,9 +138,8 @@ def _refuse_s3_options(vault: Vault, options: Mapping[str, Option]) -> None:
 
 def _values(policy: SyncPolicy) -> dict[str, Any]:
     fields = ("enabled", "interval_seconds", "strategy", "conflict_policy", "max_remote_index_age_seconds")
-    return {
-        name: getattr(policy, name) for name in (*fields, "on_stale_index", "max_delete", "delete_foreign", *LIMITS)
-    }
+    rest = ("on_stale_index", "max_delete", "delete_foreign", "events_queue")
+    return {name: getattr(policy, name) for name in (*fields, *rest, *LIMITS)}
 
 
 def _set_choice(policy: SyncPolicy, value: Option, *, field: str, option: str, accepted: tuple[str, ...]) -> None:
@@ -174,6 +175,12 @@ def _set_max_delete(policy: SyncPolicy, value: Option) -> None:
     policy.max_delete = text
 
 
+def _set_queue(policy: SyncPolicy, value: Option) -> None:
+    text = str(value).strip()
+    none = text.lower() in remote.NO_QUEUE
+    policy.events_queue = "" if none else remote.queue_url(text, option="--events-queue")
+
+
 def _set_preset(policy: SyncPolicy, value: Option) -> None:
     name = str(value).strip().lower()
     if name not in PRESETS:
@@ -204,6 +211,7 @@ _APPLY: dict[str, Callable[[SyncPolicy, Option], None]] = {
     ),
     "max_delete": _set_max_delete,
     "delete_foreign": partial(_set_flag, field="delete_foreign"),
+    "events_queue": _set_queue,
     "preset": _set_preset,
     **{f"budget_{one.field}": partial(_set_limit, request_class=one) for one in RequestClass},
 }

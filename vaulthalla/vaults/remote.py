@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from vaulthalla.errors import Refused
 from vaulthalla.units import refuse
@@ -12,6 +13,8 @@ BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}")
 STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 RESERVED = ".vaulthalla"
 LONGEST_PREFIX = 900
+QUEUE_PATH = re.compile(r"(?:/[A-Za-z0-9_.-]+){1,4}")
+NO_QUEUE = ("", "none", "null")
 PROVIDERS_DEFAULT = ("", "NONE", "NULL", "DEFAULT", "PROVIDER_DEFAULT")
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 # Providers whose classes are known; what others accept is for their own answer to say.
@@ -48,6 +51,20 @@ def prefix(text: str) -> str:
     ):
         raise refuse("--prefix", "like photos/2026, without a leading slash, empty, '.', '..' or .vaulthalla segments")
     return whole
+
+
+def queue_url(text: str, *, option: str) -> str:
+    """The address of an SQS queue, as AWS or a server like it gives it. Raises Refused without repeating it."""
+    accepted = "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/name"
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise refuse(option, accepted) from None
+    extras = parts.query or parts.fragment or parts.username or parts.password
+    if not fits or extras or not QUEUE_PATH.fullmatch(parts.path) or not re.fullmatch(r"[!-~]{1,500}", text):
+        raise refuse(option, accepted)
+    return text
 
 
 def storage_class(text: str, provider: str) -> str:

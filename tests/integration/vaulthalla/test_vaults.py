@@ -66,6 +66,7 @@ def test_an_s3_vault_gets_the_documented_defaults(vh: Vh, s3: tuple[object, ...]
         "on_stale_index": "reconcile",
         "max_delete": "50%",
         "delete_foreign": False,
+        "events_queue": None,
     }
     assert made["budget"] == {
         "preset": "balanced",
