@@ -89,6 +89,7 @@ def jobs(wanted: argparse.Namespace, tools: list[Tool]) -> dict[str, Callable[[G
     return {
         "answers": parts.answers,
         "listing": lambda ground, report: parts.listing(ground, wanted.pages, report),
+        "ranges": lambda ground, report: parts.ranges(ground, wanted.pages, report),
         "small": small,
         "large": large,
         "plan": lambda ground, report: parts.plan(ground, wanted.rows, report),
@@ -104,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scan", type=int, default=1_000_000, metavar="N", help="files to scan (1000000)")
     parser.add_argument("--pages", type=int, default=100, metavar="N", help="pages of a listing (100)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to make, and remove, everything")
-    names = ("answers", "listing", "small", "large", "plan", "scan")
+    names = ("answers", "listing", "ranges", "small", "large", "plan", "scan")
     parser.add_argument("--only", nargs="+", choices=names, metavar="JOB", help=f"of {', '.join(names)}")
     return parser.parse_args()
 

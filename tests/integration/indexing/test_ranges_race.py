@@ -1,4 +1,4 @@
-"""Listings in ranges race with writes, deletes, events in any order and deaths of the run: the index ends as the bucket."""
+"""Listings in ranges race with writes, deletes, late events and runs that end early: the index ends as the bucket."""
 
 from __future__ import annotations
 
