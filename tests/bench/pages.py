@@ -18,6 +18,7 @@ HEAD = (
     '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bench</Name><Prefix></Prefix>'
     "<MaxKeys>1000</MaxKeys><EncodingType>url</EncodingType><KeyCount>1000</KeyCount>"
 )
+EMPTY = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 CONTENTS = (
     "<Contents><Key>{key}</Key><LastModified>2026-03-0{day}T12:{minute:02}:00.000Z</LastModified>"
     "<ETag>&quot;{number:032x}&quot;</ETag><ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm>"
@@ -59,7 +60,9 @@ def server(pages: int, late: float = 0) -> ThreadingHTTPServer:
 
         def do_GET(self) -> None:
             time.sleep(late)
-            body = page(first_of(parse_qs(urlsplit(self.path).query)), pages)
+            query = parse_qs(urlsplit(self.path).query)
+            # Nothing is below any prefix.
+            body = EMPTY if "prefix" in query else page(first_of(query), pages)
             self.send_response(200)
             self.send_header("Content-Type", "application/xml")
             self.send_header("Content-Length", str(len(body)))
