@@ -260,8 +260,8 @@ class _Scan:
 
     def _landed(self, current: Range, page: Page, since: int) -> _Landed:
         own = current.own(page) if self.ordered else self._new_token(page)
-        usable = [info.key for info in own.objects if merge.storable(info.key)]
-        last = current.high if own.next_after is None else (usable[-1] if usable else current.reached)
+        usable = (info.key for info in reversed(own.objects) if merge.storable(info.key))
+        last = current.high if own.next_after is None else next(usable, current.reached)
         past = current.past(own, last)
         self.ranges[self.ranges.index(current)] = past
         return _Landed(current, own, past, last, since)

@@ -91,6 +91,7 @@ def jobs(wanted: argparse.Namespace, tools: list[Tool]) -> dict[str, Callable[[G
     return {
         "answers": parts.answers,
         "listing": lambda ground, report: parts.listing(ground, wanted.pages, report),
+        "ranges": lambda ground, report: parts.ranges(ground, wanted.pages, report),
         "small": small,
         "large": large,
         "plan": lambda ground, report: parts.plan(ground, wanted.rows, report),
@@ -109,7 +110,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inventory", type=int, default=2_000_000, metavar="N", help="rows of a delivery (2000000)")
     parser.add_argument("--files", type=int, default=1, metavar="N", help="files of that delivery (1)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to make, and remove, everything")
-    names = ("answers", "listing", "small", "large", "plan", "scan", "inventory")
+    names = ("answers", "listing", "ranges", "small", "large", "plan", "scan", "inventory")
     parser.add_argument("--only", nargs="+", choices=names, metavar="JOB", help=f"of {', '.join(names)}")
     return parser.parse_args()
 

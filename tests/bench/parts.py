@@ -15,6 +15,7 @@ from tests.bench.results import Measure, Ratio, Report, seconds
 
 PLAN_SECONDS = 3
 PAGE_CPU_MS = 10
+LATE_SECONDS = 0.05
 HELP_SECONDS = 0.2
 INFO_SECONDS = 1
 REPEATS = 5
@@ -90,6 +91,36 @@ def listing(ground: Ground, pages: int, report: Report) -> None:
     )
 
 
+def ranges(ground: Ground, pages: int, report: Report) -> None:
+    """A known bucket listed again, each answer LATE_SECONDS late: a budget without room for ranges against leave."""
+    job = f"reconcile, {pages} pages, {LATE_SECONDS * 1000:.0f} ms an answer"
+    with _page_server(pages, LATE_SECONDS) as endpoint:
+        where = ["--provider", "minio", "--endpoint", endpoint, "--no-verify"]
+        ground.vh("api-key", "create", "ranges", *where)
+        place = ["--root", ground.directory("ranges"), "--api-key", "ranges", "--bucket", "bench"]
+        ground.vh("vault", "create", "ranges", "--s3", *place, "--no-verify", "--s3-budget-list", str(pages))
+        leave = ["vault", "sync", "reconcile", "ranges", "--allow-list-scan"]
+        ground.vh(*leave)
+        one, several = ground.vh("vault", "sync", "reconcile", "ranges"), ground.vh(*leave)
+    # What a command takes to start, and to count the rows at the end, is the same for both.
+    start = ground.vh("vault", "sync", "reconcile", "ranges", "--prefix", "none")
+    taken = {name: cost.seconds - start.seconds for name, cost in (("one range", one), ("8 ranges", several))}
+    measures = [
+        Measure(job=job, tool=name, seconds=taken[name], cpu=cost.cpu, rss=cost.rss)
+        for name, cost in (("one range", one), ("8 ranges", several))
+    ]
+    per_page = 1000 * (several.cpu - start.cpu) / pages
+    faster = Ratio(
+        job=job,
+        ours=seconds(taken["8 ranges"]),
+        against="one range",
+        theirs=seconds(taken["one range"]),
+        ratio=taken["one range"] / taken["8 ranges"],
+        least=6,
+    )
+    report.add(measures, [faster, _cpu_ratio(job, per_page, "limit", PAGE_CPU_MS, 1)])
+
+
 def answers(ground: Ground, report: Report) -> None:
     """Whole commands, as a shell sees them, on warm embedded servers."""
     unreachable_vault(ground, "answers")
@@ -133,8 +164,8 @@ def unreachable_vault(ground: Ground, name: str) -> None:
 
 
 @contextmanager
-def _page_server(pages: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.bench.pages", str(pages)]
+def _page_server(pages: int, late: float = 0) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.bench.pages", str(pages), str(late)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

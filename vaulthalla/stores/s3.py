@@ -112,7 +112,7 @@ class S3Store:
         answer = self._call("ListObjectsV2", **parameters)
         listing: Listing = answer["Listing"]
         observed_at = _observed_at(answer)
-        objects = self._listed(listing, observed_at)
+        objects = self._listed(listing, observed_at, below=self.config.prefix + prefix)
         following = listing.next_token if token else _last_key(objects, after)
         if listing.truncated and token and following == after:
             raise UnexpectedResponse(f"A page of {self.config.bucket} goes on where it began: the token repeats.")
@@ -345,12 +345,12 @@ class S3Store:
             return {}
         return {"IfNoneMatch": "*"} if condition.absent else {"IfMatch": _quoted(condition.etag or "")}
 
-    def _listed(self, listing: Listing, observed_at: datetime) -> list[ObjectInfo]:
+    def _listed(self, listing: Listing, observed_at: datetime, *, below: str) -> list[ObjectInfo]:
         """The page's objects by relative key. The prefix itself, as an object, is no path below it."""
-        prefix, start = self.config.prefix, len(self.config.prefix)
-        foreign = [entry["Key"] for entry in listing.entries if not entry["Key"].startswith(prefix)]
+        start = len(self.config.prefix)
+        foreign = [entry["Key"] for entry in listing.entries if not entry["Key"].startswith(below)]
         if foreign:
-            raise UnexpectedResponse(f"The store listed {foreign[0]!r}, which is not below {prefix!r}.")
+            raise UnexpectedResponse(f"The store listed {foreign[0]!r}, which is not below {below!r}.")
         try:
             return [
                 _entry(entry, entry["Key"][start:], observed_at) for entry in listing.entries if entry["Key"][start:]
