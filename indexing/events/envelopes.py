@@ -18,7 +18,9 @@ from indexing.inputs import damaged
 
 # One message is a few kilobytes; a whole document is held in memory while it is read.
 LONGEST_LINE = 64 * 2**20
-LONGEST_DOCUMENT = 512 * 2**20
+LONGEST_DOCUMENT = 128 * 2**20
+# More in a row are no events, but somebody's way to keep us busy.
+MOST_BLANK_LINES = 100_000
 DEEPEST = 8
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -129,7 +131,7 @@ def items(file: BinaryIO, name: str) -> Iterator[tuple[Item, str]]:
     Raises Damaged.
     """
     number, line = _first_line(file, name)
-    whole = _decoded_line(line)
+    whole, blanks = _decoded_line(line), 0
     if whole is None:
         yield from _document(line, file, name, number)
         return
@@ -141,6 +143,9 @@ def items(file: BinaryIO, name: str) -> Iterator[tuple[Item, str]]:
             return
         number += 1
         whole = _line(line, name, number) if line.strip() else None
+        blanks = 0 if whole is not None else blanks + 1
+        if blanks:
+            _blank(line, name, number, blanks=blanks)
 
 
 def _first_line(file: BinaryIO, name: str) -> tuple[int, bytes]:
@@ -150,14 +155,21 @@ def _first_line(file: BinaryIO, name: str) -> tuple[int, bytes]:
         line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         if line.strip():
             return number, line
+        _blank(line, name, number, blanks=number)
     raise damaged(name, "", "no S3 event records found: the file is empty")
+
+
+def _blank(line: bytes, name: str, number: int, *, blanks: int) -> None:
+    """Raises Damaged where blanks go on and on."""
+    if len(line) == LONGEST_LINE or blanks > MOST_BLANK_LINES:
+        raise damaged(name, f"line {number}", "blanks without an end, instead of S3 event records")
 
 
 def _decoded_line(line: bytes) -> Item | list[Item] | None:
     """The first line as a whole; None when it is only the beginning of a document, or damaged."""
     try:
         return _DECODER.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 
@@ -178,6 +190,8 @@ def _document(start: bytes, file: BinaryIO, name: str, number: int) -> Iterator[
 def _decoded(raw: bytes, name: str, place: str, *, first_line: int = 1) -> Item | list[Item]:
     try:
         return _DECODER.decode(raw)
+    except UnicodeDecodeError as error:
+        raise damaged(name, place, "it is not UTF-8") from error
     except RecursionError as error:
         raise damaged(name, place, "values are nested too deep") from error
     except msgspec.MsgspecError as error:
@@ -232,7 +246,10 @@ def _content(raw: bytes) -> bytes | None:
         return raw
     if raw[:1] != b'"':
         return None
-    text = _TEXT.decode(raw).strip().encode()
+    try:
+        text = _TEXT.decode(raw).strip().encode()
+    except UnicodeError:
+        return None
     if text[:1] in b"{[" and text:
         return text
     try:

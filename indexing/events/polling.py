@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from indexing.events import sql
 from indexing.events.freshen import freshen, note_drained
 from indexing.events.sqs import RECEIVERS, Queue, QueueState
-from indexing.events.take import OUTCOMES, Message, ensured, record, sort
+from indexing.events.take import OUTCOMES, UNMERGEABLE, Message, Sorted, ensured, record, sort, unmergeable
 from indexing.models import EventFeed, FeedKind
 from vaulthalla.errors import VaulthallaError
 from vaulthalla.vaults.models import ApiKey, Vault
@@ -80,14 +80,27 @@ class Poll:
         return messages
 
     def _take(self, messages: list[Message], begun: QueueState, pool: ThreadPoolExecutor) -> None:
-        sorted_ = sort(self.vault, messages)
-        with self.lease.commit():
-            sql.patiently(PATIENCE)
-            counts = record(self.vault, self.feed, sorted_, at=begun.at)
-            _add(self.lease.run_id, counts, sorted_.skipped)
+        try:
+            counts = self._merge(sort(self.vault, messages), begun)
+        except UNMERGEABLE:
+            # One of them holds what no index can: each by itself, so that it is nobody's obstacle.
+            counts = sum((self._merge_one(message, begun) for message in messages), Counter())
         # Only now: what was not committed stays in the queue.
         self.lease.outlast(pool.submit(self._delete, messages))
-        self._told(counts + sorted_.skipped)
+        self._told(counts)
+
+    def _merge(self, found: Sorted, begun: QueueState) -> Counter[str]:
+        with self.lease.commit():
+            sql.patiently(PATIENCE)
+            counts = record(self.vault, self.feed, found, at=begun.at)
+            _add(self.lease.run_id, counts, found.skipped)
+        return counts + found.skipped
+
+    def _merge_one(self, message: Message, begun: QueueState) -> Counter[str]:
+        try:
+            return self._merge(sort(self.vault, [message]), begun)
+        except UNMERGEABLE as error:
+            return self._merge(unmergeable(message, error), begun)
 
     def _delete(self, messages: list[Message]) -> None:
         # A pool of its own, since this runs in the other one.

@@ -12,6 +12,9 @@ from indexing.events.envelopes import BridgeObject, Detail, Item, S3Object
 from indexing.inputs import Damaged, damaged
 from vaulthalla.stores.base import Restore
 
+# What decoding raises; a string that is not UTF-8 is found only when it is looked at.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class Effect(StrEnum):
     """What an event means for its key."""
@@ -103,7 +106,7 @@ def _test(item: Item, name: str, place: str) -> Change:
     try:
         bucket = msgspec.json.decode(item.test_bucket, type=str)
         at = _optional_time(msgspec.json.decode(item.test_time, type=str), name, place)
-    except (msgspec.MsgspecError, Damaged):
+    except (*UNREADABLE, Damaged):
         bucket, at = "", None
     return Change(effect=Effect.NOTHING, skip=Skip.TEST_EVENT, bucket=bucket, at=at)
 
@@ -168,7 +171,7 @@ def _bridge(item: Item, name: str, place: str) -> Change:
         return Change(effect=Effect.NOTHING, skip=Skip.NOT_S3)
     try:
         detail = msgspec.json.decode(item.detail, type=Detail)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise damaged(name, place, f"detail: {error}") from error
     found = detail.object
     effect, skip = _bridge_meaning(item.detail_type or "", detail, found)
@@ -222,7 +225,7 @@ def _r2(item: Item, name: str, place: str) -> Change:
     try:
         bucket = msgspec.json.decode(item.bucket, type=str)
         found = msgspec.json.decode(item.object, type=S3Object)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise damaged(name, place, str(error)) from error
     effect = _R2.get(item.action or "", Effect.NOTHING)
     return Change(

@@ -13,6 +13,7 @@ from datetime import datetime
 from io import BytesIO
 
 import msgspec
+from django.db import DataError
 
 from indexing.events import apply as applying
 from indexing.events.envelopes import items
@@ -29,6 +30,8 @@ EXCERPT = 2_000
 # Of one vault; the oldest make room.
 MOST_SET_ASIDE = 10_000
 MERGE = 5_000
+# Numbers that are too large, times out of range, texts that are none: found only when they are merged.
+UNMERGEABLE = (DataError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,12 @@ def sort(vault: Vault, messages: Iterable[Message]) -> Sorted:
         for change in changes:
             found.take(change, vault)
     return found
+
+
+def unmergeable(message: Message, error: Exception) -> Sorted:
+    """A message that reads well, but whose values no index can hold."""
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return Sorted(messages=1, poison=[Poison(message=message, reason=DAMAGED, detail=f"message: {why}")])
 
 
 def changes_in(body: bytes, name: str = "message") -> Iterator[Change]:

@@ -18,7 +18,17 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from indexing.events import sns, sql
-from indexing.events.take import OUTCOMES, Message, ensured, record, set_aside, sort
+from indexing.events.take import (
+    OUTCOMES,
+    UNMERGEABLE,
+    Message,
+    Sorted,
+    ensured,
+    record,
+    set_aside,
+    sort,
+    unmergeable,
+)
 from indexing.models import EventFeed, FeedKind, Webhook
 from vaulthalla.vaults.models import Vault
 
@@ -136,24 +146,32 @@ def _from_sns(
 
 def _merged(vault: Vault, body: bytes, message_id: str) -> HttpResponse:
     feed = ensured(vault, FeedKind.WEBHOOK)
-    found = sort(vault, [Message(body=body, id=message_id)])
+    message = Message(body=body, id=message_id)
+    found = sort(vault, [message])
     now = datetime.now(UTC)
-    if found.poison:
+    try:
+        if found.poison:
+            return _kept_aside(vault, feed, found, now)
         with transaction.atomic():
-            held = EventFeed.objects.select_for_update().get(pk=feed.pk)
-            held.last_poll_at = now
-            set_aside(vault, held, found.poison)
-            held.save()
-        return _refused(400, found.poison[0].detail, code=found.poison[0].reason)
-    with transaction.atomic():
-        sql.patiently(PATIENCE)
-        counts = record(vault, feed, found, at=now)
-        EventFeed.objects.filter(pk=feed.pk).update(last_poll_at=now)
+            sql.patiently(PATIENCE)
+            counts = record(vault, feed, found, at=now)
+            EventFeed.objects.filter(pk=feed.pk).update(last_poll_at=now)
+    except UNMERGEABLE as error:
+        return _kept_aside(vault, feed, unmergeable(message, error), now)
     skipped = dict(found.skipped)
     if old := counts["old_version"]:
         skipped["old_version"] = old
     numbers = {name: counts[name] for name in ("records", *OUTCOMES)}
     return JsonResponse({**numbers, "skipped": skipped})
+
+
+def _kept_aside(vault: Vault, feed: EventFeed, found: Sorted, now: datetime) -> HttpResponse:
+    with transaction.atomic():
+        held = EventFeed.objects.select_for_update().get(pk=feed.pk)
+        held.last_poll_at = now
+        set_aside(vault, held, found.poison)
+        held.save()
+    return _refused(400, found.poison[0].detail, code=found.poison[0].reason)
 
 
 def _refused(status: int, why: str, *, code: str = "refused") -> HttpResponse:

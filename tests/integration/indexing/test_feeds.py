@@ -198,6 +198,25 @@ def test_a_test_event_tells_since_when_notifications_are_on(vault: Vault, fake: 
     assert IndexState.objects.get(vault=vault).events_through == START + timedelta(minutes=5)
 
 
+def test_values_that_no_index_holds_are_nobodys_obstacle(vault: Vault, fake: type[FakeQueue], secret: str) -> None:
+    good = event(CREATED, "good", 1)
+    bad = [
+        event(CREATED, "a", 1).replace('"size": 5', f'"size": {10**30}'),
+        event(CREATED, "b", 1).replace('"eTag": "x"', '"eTag": "\\u0000"'),
+        event(CREATED, "c", 1).encode().replace(b'"x"', b'"\xff"'),
+        event(CREATED, "d", 1).replace("2026-11", "99999-11"),
+        json.dumps({"detail-type": "Object Created", "source": "aws.s3", "detail": "?"})
+        .encode()
+        .replace(b"?", b"\xff"),
+    ]
+    fake.send(*bad, good)
+    run = poll(vault)
+    assert (run.status, run.result["set_aside"], run.result["upserted"]) == (RunStatus.SUCCESS, len(bad), 1)
+    assert (live(vault), fake.held, feed_of(vault).gap) == ({"good"}, {}, True)
+    for body in bad:
+        assert post(vault, body, Authorization=f"Bearer {secret}").status_code == 400
+
+
 def test_an_unreadable_event_is_a_gap(vault: Vault, fake: type[FakeQueue]) -> None:
     known(vault, minutes=3)
     fake.send(event(EXPIRED, "a", 1), event(CREATED, "b", 2).replace("2026-11", "never"))

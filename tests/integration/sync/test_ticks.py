@@ -105,7 +105,7 @@ class TestSeeding:
     def test_migrate_seeds_every_tick_with_an_expiry_and_a_task_that_exists(self) -> None:
         app.loader.import_default_modules()
         rows = {row.task: row for row in PeriodicTask.objects.select_related("interval")}
-        assert set(rows) == {"sync.due", "work.sweep", "sync.cleanup"} <= set(app.tasks)
+        assert set(rows) == {"sync.due", "indexing.poll", "work.sweep", "sync.cleanup"} <= set(app.tasks)
         for row in rows.values():
             assert row.interval is not None
             assert 0 < row.expire_seconds <= row.interval.schedule.run_every.total_seconds()

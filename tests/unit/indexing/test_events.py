@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from indexing.events.envelopes import items
+from indexing.events.envelopes import LONGEST_LINE, MOST_BLANK_LINES, items
 from indexing.events.feed import Told, known_through
 from indexing.events.records import Change, Effect, Skip, change_of
 from indexing.inputs import Damaged
@@ -207,3 +207,22 @@ def test_contiguity(
     through: datetime | None,
 ) -> None:
     assert known_through(as_of, Told(first=first, last=last), vouched=vouched) == through
+
+
+LINE = json.dumps(record()).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LINE + b"\n" + LINE.replace(b"Put", b"\xff"), "line 2: it is not UTF-8"),
+        (b"\n" * (MOST_BLANK_LINES + 2), f"line {MOST_BLANK_LINES + 1}: blanks"),
+        (LINE + b"\n" * (MOST_BLANK_LINES + 3), "blanks without an end"),
+        (b" " * LONGEST_LINE + b"{}", "line 1: blanks"),
+        (b'{"Message":' * 100_000, "nested too deep|JSON|truncated"),
+    ],
+    ids=["not UTF-8", "blank lines", "blank lines at the end", "a blank line", "deep"],
+)  # fmt: skip
+def test_what_only_keeps_us_busy_is_told_too(text: bytes, said: str) -> None:
+    with pytest.raises(Damaged, match=said):
+        read(text)
