@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from budgets.meter import ChunkMeter, Unmetered
 from budgets.report import limits, lost, remaining, spent
+from budgets.reserve import preflight, would
 from budgets.share import Draw
 from budgets.stalls import budget_stall
 from vaulthalla.stores.base import Capabilities, Meter, Store
@@ -23,9 +24,11 @@ __all__ = [
     "limits",
     "lost",
     "open_store",
+    "preflight",
     "remaining",
     "s3_config",
     "spent",
+    "would",
 ]
 
 

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
-from budgets.models import Allotment, PriceList, PriceRate, RunBudget
+from budgets.models import (
+    Allotment,
+    DaySpend,
+    LedgerEntry,
+    OverrideStatus,
+    PriceList,
+    PriceOverride,
+    PricePolicy,
+    PriceRate,
+    RunBudget,
+)
+from vaulthalla.errors import Refused
 from vaulthalla.work.admin import BoundedPaginator, ReadOnly
 from vaulthalla.work.models import Run
 
@@ -16,9 +29,14 @@ if TYPE_CHECKING:
     BudgetInlineBase = admin.TabularInline[RunBudget, Run]
     PriceListBase = admin.ModelAdmin[PriceList]
     PriceRateBase = admin.ModelAdmin[PriceRate]
+    PolicyBase = admin.ModelAdmin[PricePolicy]
+    SpendBase = admin.ModelAdmin[DaySpend]
+    LedgerBase = admin.ModelAdmin[LedgerEntry]
+    OverrideBase = admin.ModelAdmin[PriceOverride]
 else:
     # Only the stubs know what a model's admin is an admin of.
     BudgetBase = AllotmentBase = PriceListBase = PriceRateBase = admin.ModelAdmin
+    PolicyBase = SpendBase = LedgerBase = OverrideBase = admin.ModelAdmin
     BudgetInlineBase = admin.TabularInline
 
 AMOUNTS = ("request_class", "limit", "used", "held", "lost", "remaining")
@@ -78,3 +96,63 @@ class PriceRateAdmin(ReadOnly, PriceRateBase):
     list_filter = ("charge", "price_list__provider")
     search_fields = ("price_list__region", "price_list__version", "storage_class")
     list_select_related = ("price_list",)
+
+
+@admin.register(PricePolicy)
+class PricePolicyAdmin(ReadOnly, PolicyBase):
+    """Policies are set by `vh pricing budget set-…`, which looks at the whole of them first."""
+
+    list_display = ("id", "scope", "provider", "vault", "mode", "max_run", "max_daily", "max_monthly", "currency")
+    list_filter = ("scope", "mode")
+    list_select_related = ("vault",)
+
+
+@admin.register(DaySpend)
+class DaySpendAdmin(ReadOnly, SpendBase):
+    list_display = ("day", "run_id", "provider", "request_class", "used", "lost", "currency")
+    list_filter = ("request_class", "provider")
+    search_fields = ("=run_id",)
+    ordering = ("-id",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(ReadOnly, LedgerBase):
+    list_display = ("id", "run_id", "vault_name", "kind", "request_class", "quantity", "amount", "currency", "day")
+    list_filter = ("kind", "request_class", "provider")
+    search_fields = ("=run_id", "vault_name")
+    ordering = ("-id",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+
+@admin.register(PriceOverride)
+class PriceOverrideAdmin(ReadOnly, OverrideBase):
+    """Granted or refused here under one's own name; the same rules hold as on the command line."""
+
+    list_display = ("id", "vault", "policies", "status", "requested_by", "decided_by", "expires_at", "used_by_run")
+    list_filter = ("status",)
+    list_select_related = ("vault",)
+    actions = ("approve", "deny")
+
+    @admin.action(description="Approve", permissions=["decide"])
+    def approve(self, request: HttpRequest, found: QuerySet[PriceOverride]) -> None:
+        self._decide(request, found, OverrideStatus.APPROVED)
+
+    @admin.action(description="Deny", permissions=["decide"])
+    def deny(self, request: HttpRequest, found: QuerySet[PriceOverride]) -> None:
+        self._decide(request, found, OverrideStatus.DENIED)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Rows are changed by these actions alone; who may use them is who holds Django's change permission."""
+        return request.user.has_perm("budgets.change_priceoverride")
+
+    def _decide(self, request: HttpRequest, found: QuerySet[PriceOverride], status: OverrideStatus) -> None:
+        from budgets.overrides import decide
+
+        for row in found:
+            try:
+                decide(str(row.pk), status, by=request.user.get_username())
+            except Refused as refused:
+                self.message_user(request, refused.message, messages.ERROR)

@@ -6,6 +6,7 @@ from django.db import transaction
 
 from budgets import sql
 from budgets.models import RunBudget
+from budgets.reserve import open_purse
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import SyncPolicy, VaultKind
@@ -29,8 +30,16 @@ UNLIMITED: Limits = dict.fromkeys(RequestClass)
 def open_budget(run: Run) -> None:
     """The budget rows of a new run."""
     limits = limits_of(run)
+    prices, watched = open_purse(run)
     RunBudget.objects.bulk_create(
-        RunBudget(run=run, request_class=name.value, limit=limits[name]) for name in RequestClass
+        RunBudget(
+            run=run,
+            request_class=name.value,
+            limit=limits[name],
+            reserved=0 if watched else None,
+            unit_price=prices.get(name),
+        )
+        for name in RequestClass
     )
 
 

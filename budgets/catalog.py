@@ -57,7 +57,7 @@ def listed(provider: str, region: str) -> Listed | None:
         found = lists.filter(region=where).order_by("-checked_at", "-id").first()
         if found is not None:
             age = max(timedelta(0), found.now - found.checked_at)
-            return Listed(catalog=_catalog(found), source=found.source, age=age)
+            return Listed(catalog=catalog_of(found), source=found.source, age=age)
     return None
 
 
@@ -79,7 +79,7 @@ def store(prices: Prices, *, checked_at: datetime | None = None) -> bool:
         )
         if added:
             PriceRate.objects.bulk_create(_rows(row, catalog))
-        elif set(_catalog(row).rates) != set(catalog.rates) or row.currency != catalog.currency:
+        elif set(catalog_of(row).rates) != set(catalog.rates) or row.currency != catalog.currency:
             raise Refused(
                 f"Version {catalog.version} of {catalog.provider} {catalog.region} is stored with other prices.",
                 code="price_list_conflict",
@@ -103,7 +103,7 @@ def seed() -> None:
             store(prices, checked_at=prices.valid_from)
 
 
-def _catalog(row: PriceList) -> Catalog:
+def catalog_of(row: PriceList) -> Catalog:
     rates = tuple(
         Rate(storage_class=rate.storage_class, charge=Charge(rate.charge), unit=Unit(rate.unit), price=rate.price)
         for rate in row.rates.all()

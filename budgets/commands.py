@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="JSON: our format, or 
 
 
 def register(root: typer.Typer) -> None:
+    # Its commands attach themselves to the group above.
+    import_module("budgets.budget_commands")
     root.add_typer(pricing_app, name="pricing")
     root.add_typer(pricing_app, name="price", hidden=True)
 

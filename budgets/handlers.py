@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from budgets.allotments import open_budget, write_off
-from vaulthalla.work.registry import on_run_created, on_sweep
+from budgets.reserve import close_books
+from vaulthalla.work.registry import on_run_created, on_run_finished, on_sweep
 
 on_run_created(open_budget)
+on_run_finished(close_books)
 on_sweep(write_off)

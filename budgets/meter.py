@@ -14,7 +14,8 @@ from types import TracebackType
 from django.db import transaction
 
 from budgets import sql
-from budgets.share import Draw, can_come_back, shares
+from budgets.reserve import more
+from budgets.share import Draw, affordable, can_come_back, shares, unpaid
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import MeterRefused
 from vaulthalla.work.lease import Lease
@@ -135,6 +136,10 @@ class ChunkMeter:
             granted, refused = shares(lines, need=need, at_least=at_least, workers=sql.active_chunks(lease.run_id))
             if refused:
                 return self._refused(lines, refused, at_least)
+            paid = self._paid(lines, granted, at_least)
+            if isinstance(paid, Draw):
+                return paid
+            granted = paid
             sql.grant(lease.run_id, lease.chunk_id, lease.token, granted)
         with self._lock:
             self._left.update(granted)
@@ -145,6 +150,22 @@ class ChunkMeter:
         own = sql.own(self._lease.token)
         for name in refused:
             if not can_come_back(lines[name], at_least=at_least[name], own=own[name]):
+                self._exhausted = name
+                return Draw.EXHAUSTED
+        self._exhausted = None
+        return Draw.WAIT
+
+    def _paid(self, lines: dict[RequestClass, sql.Line], granted: Requests, at_least: Requests) -> Requests | Draw:
+        """What of `granted` is paid for, after asking for more where it is not; the answer when it is too little."""
+        if not (lacking := unpaid(lines, granted)) or more(self._lease.run_id, lacking):
+            return granted
+        smaller = affordable(lines, granted, at_least=at_least)
+        if not (lacking := unpaid(lines, smaller)) or more(self._lease.run_id, lacking):
+            return smaller
+        own = sql.own(self._lease.token)
+        for name in lacking:
+            line = lines[name]
+            if (line.paid or 0) + line.held - own[name] < at_least[name]:
                 self._exhausted = name
                 return Draw.EXHAUSTED
         self._exhausted = None

@@ -124,6 +124,23 @@ def price(catalog: Catalog, usages: Iterable[Usage]) -> Price:
     return Price(amount=rounded(total))
 
 
+def unit_price(catalog: Catalog, storage_classes: Iterable[str], request_class: RequestClass) -> Decimal | None:
+    """One request, or one byte, in the dearest of some storage classes, unrounded; None when any is unknown."""
+    charges = (Charge.EGRESS, Charge.RETRIEVAL)
+    if request_class is not RequestClass.DOWNLOAD_BYTES:
+        charges = (Charge(request_class.value),)  # type: ignore[assignment]
+    dearest = Decimal(0)
+    for name in storage_classes:
+        rates = [catalog.rate(name, charge) for charge in charges]
+        if any(rate is None for rate in rates):
+            return None
+        each = Decimal(0)
+        for rate in rates:
+            each = EXACT.add(each, rate.of(1) if rate else Decimal(0))
+        dearest = max(dearest, each)
+    return dearest
+
+
 def per_month(each: Decimal, interval_seconds: int) -> Decimal:
     """What `each` comes to in thirty days, once per interval."""
     return rounded(EXACT.divide(EXACT.multiply(each, Decimal(MONTH_SECONDS)), Decimal(interval_seconds)))

@@ -50,3 +50,19 @@ def shares(
 def can_come_back(line: Line, *, at_least: int, own: int) -> bool:
     """Whether `at_least` could still be had if others returned all that they hold."""
     return (line.remaining or 0) + line.held - own >= at_least
+
+
+def unpaid(lines: Mapping[RequestClass, Line], granted: Requests) -> Requests:
+    """How much of `granted` no money is set aside for."""
+    short = {name: granted[name] - line.paid for name, line in lines.items() if line.paid is not None}
+    return Requests({name: count for name, count in short.items() if count > 0})
+
+
+def affordable(lines: Mapping[RequestClass, Line], granted: Requests, *, at_least: Requests) -> Requests:
+    """As much of `granted` as is paid for, but not less than it can begin with."""
+    return Requests(
+        {
+            name: count if (paid := lines[name].paid) is None else max(at_least[name], min(count, paid))
+            for name, count in granted.items()
+        }
+    )

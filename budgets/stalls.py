@@ -5,6 +5,7 @@ from __future__ import annotations
 from shlex import quote
 
 from budgets.models import RunBudget
+from budgets.reserve import money_stall
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass
 from vaulthalla.work.models import Run
@@ -16,8 +17,11 @@ HIGHEST = 2**63 - 1
 def budget_stall(run_id: int, request_class: RequestClass, *, planned: int | None = None) -> Stall:
     """Names the exhausted field and a value that suffices: what was planned where that is known, else twice as much.
 
-    `planned` is the whole run's need of this class.
+    `planned` is the whole run's need of this class. Where a price policy kept the run from more, that is told.
     """
+    by_money = money_stall(run_id)
+    if by_money is not None:
+        return by_money
     row = RunBudget.objects.get(run=run_id, request_class=request_class.value)
     limit = row.limit or 0
     enough = planned if planned is not None and planned > limit else max(2 * limit, limit + 1)

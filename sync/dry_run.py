@@ -22,7 +22,7 @@ from sync.decide import Action
 from sync.finish import COUNTED, SKIPS
 from sync.models import Operation
 from sync.options import SyncOptions
-from sync.prices import plan_price
+from sync.prices import plan_price, price_decision
 from sync.rows import policy_key
 from sync.start import first_chunks
 from vaulthalla import units
@@ -86,7 +86,7 @@ def dry_run_json(run: Run, vault: Vault, *, pricing: bool = True) -> dict[str, A
         "planning_requests": spent(run.pk).as_json(),
         "budget": {"fits": not exceeded, "exceeded": exceeded},
         "price": plan_price(run, vault, Requests({c: planned[c.value] for c in RequestClass})) if pricing else None,
-        "price_budget": {"result": "pass", "checks": []},
+        "price_budget": price_decision(run, vault, Requests({c: planned[c.value] for c in RequestClass})),
         "index": index_info(vault),
     }
 

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 
 from django.db.models import Q
 
-from budgets.access import budget_stall, remaining
+from budgets.access import budget_stall, preflight, remaining
 from indexing.state import state_of
 from sync import sql
 from sync.decide import Action
 from sync.models import Base, LocalFile
 from sync.options import SyncOptions
+from sync.prices import usages
 from sync.tree import Tree
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
-from vaulthalla.vaults.models import SyncPolicy, Vault
+from vaulthalla.vaults.models import SyncPolicy, Vault, VaultKind
 from vaulthalla.work.engine import record_stall
 from vaulthalla.work.models import Run, RunKind
 
@@ -86,6 +87,20 @@ def park_downloads(run: Run, vault: Vault, needs: Requests) -> None:
     if stall:
         record_stall(run.pk, stall)
         sql.execute(sql.PARK, (stall.code, run.pk, list(BODIES)))
+
+
+def reserve_money(run: Run, vault: Vault, needs: Requests) -> None:
+    """Raises Stall(price_budget) when a price policy forbids the plan, as far as the request limits let it run.
+
+    Bodies that are parked are not paid for.
+    """
+    if vault.kind != VaultKind.S3:
+        return
+    planned = Requests(needs)
+    left = remaining(run.pk)[RequestClass.DOWNLOAD_BYTES]
+    if left is not None and planned[RequestClass.DOWNLOAD_BYTES] > left:
+        planned[RequestClass.DOWNLOAD_BYTES] = 0
+    preflight(run.pk, vault, planned, usages(run.pk, vault, needs))
 
 
 def _bytes_stall(run: Run, wanted: int) -> Stall | None:

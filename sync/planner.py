@@ -184,6 +184,7 @@ class Planner:
             self.run, self.vault, self.options, self.plan.actions, renamed=sql.renamed_sources(self.run.pk)
         )
         guards.park_downloads(self.run, self.vault, self.plan.needs)
+        guards.reserve_money(self.run, self.vault, self.plan.needs)
         cut(self.run, self.vault)
         sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
         self._keep_result()

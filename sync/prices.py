@@ -5,9 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from budgets.access import limits, spent
+from budgets.access import limits, spent, would
 from budgets.catalog import Listed, listed, price_key
+from budgets.price_policy import Decision
 from budgets.pricing import Price, Usage, money, per_month, price
+from budgets.reserve import remedy
 from indexing.state import estimate, max_age_of
 from sync import sql
 from sync.costs import RANGE_SIZE, RANGES_FROM
@@ -31,6 +33,14 @@ def plan_price(run: Run, vault: Vault, requests: Requests) -> dict[str, Any] | N
     recurring = price(found.catalog, [Usage(storage_class=STANDARD, requests=requests_of_a_stale_index(run, vault))])
     monthly = None if recurring.amount is None else per_month(recurring.amount, _index_interval(vault))
     return {**_amounts(planned, monthly), "currency": found.catalog.currency, "catalog": found.as_json()}
+
+
+def price_decision(run: Run, vault: Vault, requests: Requests) -> dict[str, Any]:
+    """DESIGN's `price_budget`: what the policies would say if the plan began now."""
+    if vault.kind == VaultKind.LOCAL:
+        return Decision().as_json()
+    decision = would(vault, requests, limits(run.pk), usages(run.pk, vault, requests))
+    return {**decision.as_json(), "remedy": remedy(decision, vault.name) or None}
 
 
 @on_run_finished

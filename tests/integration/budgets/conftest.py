@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from budgets.allotments import open_budget, write_off
+from budgets.reserve import close_books
 from vaulthalla.work import registry
 
 
@@ -13,5 +14,5 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but what budgets register."""
     monkeypatch.setattr(registry, "load", lambda: None)
     monkeypatch.setattr(registry, "_handlers", {})
-    for hooks, ours in (("run_created", [open_budget]), ("run_finished", []), ("swept", [write_off])):
+    for hooks, ours in (("run_created", [open_budget]), ("run_finished", [close_books]), ("swept", [write_off])):
         monkeypatch.setattr(registry, hooks, ours)
