@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+import indexing.manifest.publish
 import indexing.reconcile  # noqa: F401

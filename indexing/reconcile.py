@@ -258,7 +258,9 @@ def finish(lease: Lease) -> None:
         "skipped": {"key_not_text": done.unusable} if done.unusable else {},
     }
     with lease.commit():
-        Run.objects.filter(pk=lease.run_id).update(result=result)
+        run = Run.objects.select_for_update(no_key=True).get(pk=lease.run_id)
+        run.result = {**run.result, **result}
+        run.save(update_fields=["result"])
 
 
 @on_run_finished

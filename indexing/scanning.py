@@ -8,6 +8,7 @@ from typing import Any
 
 from budgets.access import spent
 from indexing import merge
+from indexing.manifest.publish import publish_chunks
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields
 from vaulthalla.errors import Refused
@@ -29,7 +30,8 @@ def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str 
     options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix)}
     if allow_list_scan:
         options["limits"] = {RequestClass.LIST.field: None}
-    return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=reconcile_chunks(vault, prefix=prefix))
+    chunks = [*reconcile_chunks(vault, prefix=prefix), *publish_chunks(vault)]
+    return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=chunks)
 
 
 def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:

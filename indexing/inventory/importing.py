@@ -20,6 +20,7 @@ from indexing.events.sql import patiently
 from indexing.inventory import sql
 from indexing.inventory.delivery import Delivery, Progress, of_file, of_manifest, reading
 from indexing.inventory.rows import Csv, Scope, Skip, Tally
+from indexing.manifest.publish import publish_chunks
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import Refused
@@ -181,7 +182,8 @@ def run_import(job: Import) -> Run:
     }
     while True:
         try:
-            return run_inline(job.vault, RunKind.INVENTORY, job.work, options=options)
+            then = publish_chunks(job.vault)
+            return run_inline(job.vault, RunKind.INVENTORY, job.work, options=options, then=then)
         except Busy as busy:
             if not busy.run_id:
                 raise
