@@ -45,7 +45,8 @@ def writer_of(vault: Vault, root: Root | None) -> str | None:
     """Who the manifest says mirrors into this place: this vault, if it does; else whoever did."""
     if vault.policy.strategy == Strategy.MIRROR:
         return str(vault.marker)
-    return root.writer if root else None
+    # Who mirrors no longer leaves the place to others.
+    return root.writer if root and root.writer != str(vault.marker) else None
 
 
 def shards_due(root: Root | None) -> int:

@@ -392,7 +392,9 @@ def test_many_small_deltas_become_one(vault: Vault, bucket: MemoryBucket, monkey
     assert known(late) == known(other)
 
 
-def test_many_rows_are_cut_into_shards_by_key(vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_cut_into_shards_by_key(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from indexing.manifest import state as manifest_state
 
     monkeypatch.setattr(manifest_state, "SHARD_ROWS", 100)
