@@ -489,7 +489,8 @@ def test_what_is_unpublished_is_found_without_reading_the_index(vault: Vault) ->
             """
             INSERT INTO indexing_remoteobject (vault_id, key, size, etag, storage_class, archive_status, restore,
               version_id, sequencer, source, observed_at, tombstone, doubtful, revision)
-            SELECT %s, to_char(n, 'FM000000'), 1, 'x', 'STANDARD', '', '', '', '', 'inventory', now(), false, false, n / 1000
+            SELECT %s, to_char(n, 'FM000000'), 1, 'x', 'STANDARD', '', '', '', '', 'inventory', now(), false, false,
+              n / 1000
             FROM generate_series(1, 100000) n
             """,
             [vault.pk],
