@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from django.db import transaction
@@ -34,6 +35,8 @@ class ChunkMeter:
         self._closed = False
         self._thread = threading.local()
         self._exhausted: RequestClass | None = None
+        # What draws leave to the rest of the run.
+        self.keeps_back = Requests()
         self.run_id = lease.run_id
         lease.at_end(self._close)
 
@@ -132,7 +135,7 @@ class ChunkMeter:
         with transaction.atomic():
             if not sql.hold_lease(lease.chunk_id, lease.token):
                 raise lease.lost()
-            lines = sql.lock(lease.run_id, need)
+            lines = _but(sql.lock(lease.run_id, need), self.keeps_back)
             granted, refused = shares(lines, need=need, at_least=at_least, workers=sql.active_chunks(lease.run_id))
             if refused:
                 return self._refused(lines, refused, at_least)
@@ -198,6 +201,14 @@ class ChunkMeter:
         # Subtracted, not cleared: other threads may have gone on since.
         with self._lock:
             self._spent.subtract(spent)
+
+
+def _but(lines: dict[RequestClass, sql.Line], kept: Requests) -> dict[RequestClass, sql.Line]:
+    """The lines as if each limit were lower by what is kept for others."""
+    return {
+        name: line if line.limit is None else replace(line, limit=line.limit - kept[name])
+        for name, line in lines.items()
+    }
 
 
 class Pot:

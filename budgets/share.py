@@ -25,7 +25,7 @@ def share(line: Line, *, need: int, at_least: int, workers: int) -> int | None:
 
     A fair part, so that no chunk starves the others, but never less than it can begin with.
     """
-    remaining = line.remaining
+    remaining = None if line.remaining is None else max(line.remaining, 0)
     if remaining is None:
         return max(need, at_least)
     if at_least > remaining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models.functions import Now
 from encrypted_fields.fields import EncryptedTextField
@@ -59,6 +60,8 @@ class RemoteObject(models.Model):
         indexes = [
             # Old tombstones are dropped after each complete scan without looking at live rows.
             models.Index(fields=["vault", "observed_at"], name="remote_tombstones", condition=models.Q(tombstone=True)),
+            # What the manifest lacks yet. Of a few bytes per hundred pages, so that merges need not pay for it.
+            BrinIndex(fields=["vault", "revision"], name="remote_unpublished", pages_per_range=32, autosummarize=True),
         ]
 
     def __str__(self) -> str:
@@ -80,6 +83,12 @@ class IndexState(models.Model):
     manifest_etag = models.TextField(default="", blank=True)
     manifest_generated_at = models.DateTimeField(null=True)
     manifest_object_count = models.BigIntegerField(null=True)
+    manifest_root = models.JSONField(null=True, help_text="The manifest as it was last read or written.")
+    manifest_pending = models.JSONField(
+        default=list, help_text="Objects sent to the bucket that no manifest may name: to be retired."
+    )
+    published_revision = models.BigIntegerField(default=0, help_text="The manifest holds what rows up to it say.")
+    base_revision = models.BigIntegerField(default=0, help_text="The manifest's shards hold what rows up to it say.")
 
     # Counted by every merge, so that nobody counts ten million rows.
     revision = models.BigIntegerField(default=0, help_text="Grows with every merge.")

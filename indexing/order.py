@@ -5,6 +5,7 @@ their times: the later one is kept, *doubtful*, with the other's time as `rival_
 
 - two events with sequencers: the sequencer alone decides, and there is no doubt;
 - cause: what was asked after the index already knew the row (`Known.revision` ≤ `since`) is newer than it;
+  of a manifest, what was published after its publisher knew the row is;
 - our own write: conditional on what was known, so it is newer than anything up to its own time, and
   than a listing or a HEAD up to `CLOSE` later (`Date` counts whole seconds, and the writer planned from
   what it knew); an event that late may be somebody's next write, and makes it doubtful;
@@ -91,7 +92,7 @@ def _decided(known: Known, new: Known, since: int | None, *, confirmed: bool) ->
     if known.sequenced and new.sequenced and not confirmed:
         return _merged(new, known, rivals=(new.rival_at, known.rival_at))
     if _settles(known, new, since):
-        return _merged(replace(new, observed_at=max(new.observed_at, known.observed_at)), known, rivals=())
+        return _merged(replace(new, observed_at=max(new.observed_at, known.observed_at)), known, rivals=(new.rival_at,))
     if known.source is Source.OWN and new.observed_at <= known.observed_at:
         return _merged(known, new, rivals=(known.rival_at,))
     winner, loser = (new, known) if _age(new) > _age(known) else (known, new)
@@ -107,7 +108,8 @@ def older_sequencer(left: str, right: str) -> bool:
 
 def _obsolete(old: Known, new: Known) -> bool:
     """An event no newer than the newest one of its key."""
-    return bool(new.sequencer and old.sequencer) and not older_sequencer(old.sequencer, new.sequencer)
+    told = new.source is Source.EVENT and bool(new.sequencer and old.sequencer)
+    return told and not older_sequencer(old.sequencer, new.sequencer)
 
 
 def _raised(old: Known | None, floor: datetime | None) -> Known | None:

@@ -431,7 +431,9 @@ def finish(lease: Lease) -> None:
         counts.count(run.vault_id)
     with lease.commit():
         findings.forget_others(run)
-        Run.objects.filter(pk=lease.run_id).update(result=result)
+        run = Run.objects.select_for_update(no_key=True).get(pk=lease.run_id)
+        run.result = {**run.result, **result}
+        run.save(update_fields=["result"])
 
 
 @on_run_finished

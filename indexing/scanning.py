@@ -8,6 +8,7 @@ from typing import Any
 
 from budgets.access import spent
 from indexing import findings, merge
+from indexing.manifest.publish import publish_chunks
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields, printable
 from vaulthalla.errors import Refused
@@ -32,7 +33,7 @@ def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str 
     options: dict[str, Any] = {"prefix": prefix, "estimate": expected_requests(vault, prefix, limit=limit)}
     if allow_list_scan:
         options["limits"] = {RequestClass.LIST.field: None}
-    chunks = reconcile_chunks(vault, prefix=prefix, noted=noted)
+    chunks = [*reconcile_chunks(vault, prefix=prefix, noted=noted), *publish_chunks(vault)]
     return attach_or_create(vault, RunKind.RECONCILE, options=options, chunks=chunks)
 
 

@@ -103,7 +103,7 @@ compared AS MATERIALIZED (
 judged AS MATERIALIZED (
   SELECT c.*, CASE
     WHEN NOT %(own)s::boolean AND observed_at < floor - interval '2 seconds' THEN 'drop'
-    WHEN sequencer <> '' AND o_sequencer <> '' AND NOT later_sequencer THEN 'drop'
+    WHEN %(event)s::boolean AND sequencer <> '' AND o_sequencer <> '' AND NOT later_sequencer THEN 'drop'
     WHEN NOT known THEN 'first'
     WHEN had AND fresh_row AND %(event)s::boolean AND o_source = 'event' AND sequencer <> '' AND o_sequencer <> ''
       THEN 'sequenced'
@@ -119,7 +119,8 @@ won AS MATERIALIZED (
   SELECT j.*, verdict IN ('first', 'sequenced', 'settles', 'newer') AS wins,
     CASE verdict WHEN 'settles' THEN greatest(observed_at, o_at) WHEN 'first' THEN observed_at
       WHEN 'sequenced' THEN observed_at WHEN 'newer' THEN observed_at ELSE o_at END AS at,
-    CASE verdict WHEN 'first' THEN rival_at WHEN 'sequenced' THEN greatest(rival_at, o_rival_at)
+    CASE verdict WHEN 'first' THEN rival_at WHEN 'settles' THEN rival_at
+      WHEN 'sequenced' THEN greatest(rival_at, o_rival_at)
       WHEN 'explained' THEN o_rival_at
       WHEN 'newer' THEN greatest(rival_at, o_rival_at, CASE WHEN NOT same THEN o_at END)
       WHEN 'older' THEN greatest(rival_at, o_rival_at, CASE WHEN NOT same THEN observed_at END) END AS rival
@@ -249,8 +250,8 @@ def begin(vault_id: int) -> Moment:
     """Locks the vault's state until the transaction ends, making it on first use, and gives the next revision."""
     statement = """
       INSERT INTO indexing_indexstate AS state (vault_id, source, complete, manifest_etag, revision, object_count,
-        total_bytes, doubtful_count)
-      VALUES (%s, 'none', false, '', 1, 0, 0, 0)
+        total_bytes, doubtful_count, manifest_pending, published_revision, base_revision)
+      VALUES (%s, 'none', false, '', 1, 0, 0, 0, '[]', 0, 0)
       ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
       RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at
     """

@@ -37,6 +37,9 @@ def run(
     allow_deletes: AllowDeletes = False,
     detach: Detach = False,
     plan: Annotated[str | None, typer.Option("--plan", metavar="ID", help="Execute what a dry-run showed.")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Neither read nor publish the bucket's manifest: plan from what is known.")
+    ] = False,
 ) -> int:
     """Bring both sides of a vault in step: plan from the index, transfer within the budget."""
     from sync.drive import drive_to_end
@@ -46,7 +49,7 @@ def run(
     from vaulthalla.work.models import RunKind
 
     found = vault_by_name(vault)
-    options = SyncOptions(allow_deletes=allow_deletes, plan=check_plan(found, plan) if plan else None)
+    options = SyncOptions(allow_deletes=allow_deletes, plan=check_plan(found, plan) if plan else None, offline=offline)
     return drive_to_end(console, found, RunKind.SYNC, options, detach=detach)
 
 

@@ -50,7 +50,7 @@ def start_dry_run(vault: Vault, *, refresh_index: bool, strategy: str | None, co
         require_index(vault)
     options = SyncOptions(refresh_index=refresh_index, strategy=strategy, conflict=conflict)
     return create_run(
-        vault, RunKind.DRY_RUN, options=options.as_options(vault.policy), chunks=first_chunks(vault, options)
+        vault, RunKind.DRY_RUN, options=options.as_options(vault.policy), chunks=first_chunks(vault, options, dry=True)
     )
 
 

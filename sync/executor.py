@@ -16,8 +16,9 @@ from time import monotonic
 
 import msgspec
 
-from budgets.access import ChunkMeter, Draw, budget_stall, capabilities, open_store
+from budgets.access import ChunkMeter, Draw, budget_stall, capabilities, limits, open_store
 from budgets.meter import Pot
+from indexing.manifest.state import kept_back
 from indexing.merge import revision_of
 from sync import sql
 from sync.costs import RANGES_FROM, cost
@@ -82,6 +83,8 @@ class Executor:
         self.known = revision_of(vault.pk)
         self.metered = vault.kind == VaultKind.S3
         self.meter = ChunkMeter(lease)
+        if not SyncOptions.of(self.run_row).offline:
+            self.meter.keeps_back = kept_back(vault, limits(lease.run_id))
         self.stop = threading.Event()
         self.todo = deque(self._load(actions))
         self.in_flight: dict[Future[Outcome], Operation] = {}

@@ -14,6 +14,8 @@ from vaulthalla.work.models import Run, RunKind, Trigger
 class SyncOptions(msgspec.Struct, kw_only=True, frozen=True):
     """`patterns` empty: every path. `exact`: patterns are paths, whatever characters they hold.
 
+    `offline`: the manifest is neither read nor written.
+
     `plan`: the dry-run whose operations are to be done. The policy's terms are those of the moment the run was
     asked for, so that a change of policy never mixes two strategies in one plan; a dry-run may suppose others.
     """
@@ -23,6 +25,7 @@ class SyncOptions(msgspec.Struct, kw_only=True, frozen=True):
     exact: bool = False
     plan: int | None = None
     refresh_index: bool = False
+    offline: bool = False
     strategy: str | None = None
     conflict: str | None = None
     delete_foreign: bool | None = None

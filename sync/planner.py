@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from budgets.access import capabilities, remaining
+from budgets.access import capabilities, limits, remaining
+from indexing.manifest.state import publish_needs, refresh_needs
 from sync import guards, sql
 from sync.chunks import cut
 from sync.costs import cost
@@ -36,6 +38,8 @@ BATCH = 5_000
 RENAME_FROM = 2**20
 # How many archived objects a manual sync asks about: a HEAD each, to learn of restores.
 MOST_RESTORE_CHECKS = 100
+# What leaves something new in the index.
+TOUCHING = WORK - {Action.DELETE_LOCAL}
 # The scan's states of a directory, as reasons for skipping a path.
 UNKNOWN = {"unreadable": "unreadable_directory"}
 
@@ -174,9 +178,18 @@ class Planner:
         """Pairs renames; then, unless this is only to be looked at, lets the plan start."""
         self._pair_renames()
         if self.dry:
+            self._add_manifest()
             self._keep_result()
         else:
             self._start()
+
+    def _add_manifest(self) -> None:
+        """What a sync spends on the manifest before and after its operations."""
+        allowed = limits(self.run.pk)
+        changes = any(self.plan.actions.get(action.value) for action in TOUCHING)
+        needs = refresh_needs(self.vault, allowed)
+        needs += publish_needs(self.vault, allowed, now=datetime.now(UTC), changes=changes)
+        self.plan.requests = {c.value: n for c, n in (self.plan.needs + needs).items()}
 
     def _start(self) -> None:
         """Checks guards, space and download bytes, and cuts what may run into chunks."""
@@ -191,6 +204,7 @@ class Planner:
 
     def _keep_result(self) -> None:
         self.run.result = {
+            **self.run.result,
             "planned": self.plan.actions,
             "skipped": self.plan.skipped,
             "requests": self.plan.needs.as_json(),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from budgets.access import remaining
+from budgets.access import ChunkMeter, budget_stall, limits, open_store, remaining
+from indexing.manifest.refresh import Look, refresh
+from indexing.manifest.state import refresh_needs
 from indexing.reconcile import reconcile_chunks
 from indexing.usable import chunks_before_planning, require_index
 from sync.options import SyncOptions
 from sync.root import check_root
+from vaulthalla.errors import Stall
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, add_chunks, handler
@@ -24,10 +27,30 @@ def prepare(lease: Lease) -> None:
     if vault.kind == VaultKind.LOCAL:
         # A second directory that is not there must not look like one that was emptied.
         check_root(vault.replica, vault.marker, vault=vault.name)
-    chunks = _index_chunks(run, vault)
+    look = _look(lease, run, vault)
+    try:
+        chunks = _index_chunks(run, vault)
+    except Stall:
+        if look is not None and look.short is not None and limits(run.pk)[look.short] != 0:
+            # The manifest might have helped, and what it takes is known.
+            raise budget_stall(run.pk, look.short, planned=look.planned or None) from None
+        raise
     if chunks:
         with lease.commit():
             add_chunks(run.pk, chunks)
+
+
+def _look(lease: Lease, run: Run, vault: Vault) -> Look | None:
+    """What the manifest in the bucket tells, before anything else is asked. Raises Unusable."""
+    if run.kind != RunKind.SYNC or SyncOptions.of(run).offline or not refresh_needs(vault, limits(run.pk)):
+        return None
+    meter = ChunkMeter(lease)
+    look = refresh(lease, vault, open_store(vault, meter), meter)
+    if look.reason:
+        with lease.commit():
+            run.result = {**run.result, "manifest_unread": look.reason}
+            run.save(update_fields=["result"])
+    return look
 
 
 def _index_chunks(run: Run, vault: Vault) -> list[NewChunk]:

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from budgets.access import ChunkMeter, Draw, budget_stall, open_store, s3_config
+from indexing.merge import OWN_KEYS
 from indexing.models import EventFeed, IndexState, RemoteObject
 from sync.models import Base, Conflict, LocalDir, LocalFile, Transfer
 from sync.root import check_plantable
@@ -91,7 +92,8 @@ def delete_upstream(vault: Vault, allow: bool) -> None:
         pages = _pages(lease, meter, store)
         with ThreadPoolExecutor(DELETE_THREADS) as pool:
             for page, more in pages:
-                if not allow and (more or len(page) > ALWAYS_ALLOWED):
+                users = sum(not info.key.startswith(OWN_KEYS) for info in page)
+                if not allow and (more or users > ALWAYS_ALLOWED):
                     raise Stall(
                         StallCode.DELETE_GUARD,
                         f"Vault {vault.name!r} has more than {ALWAYS_ALLOWED} objects; none was deleted.",

@@ -6,6 +6,7 @@ from typing import Any
 
 from budgets.access import lost, spent
 from indexing.describe import feeds_lines, index_report
+from indexing.manifest.describe import manifest_text
 from sync.finish import COUNTED
 from sync.models import Conflict
 from sync.prices import cost_json
@@ -40,6 +41,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "skipped": run.result.get("skipped", {}),
         "bytes": run.result.get("bytes", {"up": 0, "down": 0}),
         "failures": run.result.get("failures", []),
+        "manifest": run.result.get("manifest"),
         "requests": spent(run.pk).as_json(),
         "lost": lost(run.pk).as_json(),
         "cost": cost_json(run),
@@ -62,6 +64,8 @@ def run_text(value: dict[str, Any]) -> str:
     if moved["up"] or moved["down"]:
         lines.append(("Bytes", f"{units.format_size(moved['up'])} up, {units.format_size(moved['down'])} down"))
     lines.append(("Requests", _counts(requests) or "none"))
+    if value["manifest"]:
+        lines.append(("Manifest", manifest_text(value["manifest"])))
     if value["cost"]:
         lines.append(("Cost", f"{value['cost']['amount']} {value['cost']['currency']}"))
     lines += [("Failed", f"{f['path']}: {f['reason']}") for f in value["failures"]]

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.db.models import F
 from django.db.models.functions import Now
 
+from indexing.manifest.publish import publish_chunks
 from sync.options import SyncOptions
 from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work.drive import OnProgress
@@ -30,8 +31,11 @@ def start(vault: Vault, kind: RunKind, options: SyncOptions, *, on_progress: OnP
     )
 
 
-def first_chunks(vault: Vault, options: SyncOptions | None = None) -> list[NewChunk]:
-    """Look, then plan; what the plan holds becomes further chunks. A plan that was seen needs no look."""
+def first_chunks(vault: Vault, options: SyncOptions | None = None, *, dry: bool = False) -> list[NewChunk]:
+    """Look, then plan; what the plan holds becomes further chunks. A plan that was seen needs no look.
+
+    `dry`: the run ends with its plan.
+    """
     # Who allows deletes says that a mount which is gone was taken away on purpose.
     payload = {"forget_mounts": options is not None and options.allow_deletes}
     looks = [
@@ -43,6 +47,7 @@ def first_chunks(vault: Vault, options: SyncOptions | None = None) -> list[NewCh
         *([] if options is not None and options.plan is not None else looks),
         # Space is the root's business, so the planner must reach it.
         NewChunk("sync.plan", Phase.PLAN, Queue.CONTROL, pool=vault.pool),
+        *([] if dry else publish_chunks(vault)),
     ]
 
 

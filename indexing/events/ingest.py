@@ -24,6 +24,7 @@ from indexing.events.envelopes import items
 from indexing.events.feed import Told, known_through
 from indexing.events.records import Change, change_of, is_event
 from indexing.inputs import STDIN, kept_stdin, moment, opened
+from indexing.manifest.publish import publish_chunks
 from indexing.models import IndexState
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import Refused
@@ -86,7 +87,10 @@ def ingest(vault: Vault, source: str, *, through: str = "", show: Callable[[int,
                 remedy="Give S3 event notifications as JSON or JSON Lines: bare, or from SQS, SNS, EventBridge or R2.",
             )
         options = {"file": source, "through": rfc3339(vouched)}
-        return run_inline(vault, RunKind.EVENTS, lambda lease: _work(lease, feed, total, show), options=options)
+        then = publish_chunks(vault)
+        return run_inline(
+            vault, RunKind.EVENTS, lambda lease: _work(lease, feed, total, show), options=options, then=then
+        )
 
 
 def check(vault: Vault) -> None:

@@ -25,6 +25,7 @@ from indexing.inventory.delivery import Delivery, newest, of_file, of_manifest
 from indexing.inventory.remote import SCHEME, Remote, location
 from indexing.inventory.rows import Skip, Tally
 from indexing.inventory.schema import schema_of, split
+from indexing.manifest.publish import publish_chunks
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import NotFound, Refused, VaulthallaError
@@ -319,6 +320,7 @@ def start_import(vault: Vault, source: Source, *, part: str = "", replace: bool 
     else:
         options |= {"files": [file.name for file in delivery.files][:100], "as_of": rfc3339(delivery.as_of)}
         chunks = chunks_of(delivery, vault, options)
+    chunks += publish_chunks(vault)
     return attach_or_create(vault, RunKind.INVENTORY, options=options, chunks=chunks)
 
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("indexing", "0001_initial"),
+        ("indexing", "0002_manifest"),
         ("vaults", "0001_initial"),
     ]
 

@@ -143,10 +143,16 @@ def test_a_limit_of_n_allows_exactly_n(roto: Stage, create: CreateVault, request
     run = vault.sync(code=3)
     stalled(run, f"budget_{request_class}", f"vh vault sync set {vault.name} --s3-budget-{request_class} ")
     assert vault.seen()[request_class] == run["requests"][request_class] == 3
-    assert done(run) == {action: 3}
+    # Of PUTs two are kept for the manifest, and a look at it takes a GET.
+    first = {"put": 1, "get": 2, "delete": 3}[request_class]
+    assert done(run) == {action: first}
     # Each run has the budget again, and goes on where the last one stopped.
+    left = 5 - first
+    while left > first:
+        assert done(vault.sync(code=3)) == {action: first}
+        left -= first
     run = vault.sync()
-    assert done(run) == {action: 2}
+    assert done(run) == {action: left}
     assert vault.files() == vault.bucket.objects()
     assert done(vault.sync()) == {}
 
@@ -174,7 +180,7 @@ def test_over_the_byte_limit_no_body_is_begun(roto: Stage, create: CreateVault) 
         vault.bucket.put(f"comes down {number}", b"x" * 7)
     run = vault.sync(code=3)
     stalled(run, "budget_download_bytes", f"vh vault sync set {vault.name} --s3-budget-download-bytes 21")
-    assert vault.seen()["get"] == vault.seen()["downloaded_bytes"] == 0
+    assert (vault.seen()["get"], vault.seen()["downloaded_bytes"]) == (1, 0)
     assert done(run) == {"upload": 1}
     vault.vh.run(*run["stall"]["remedy"].split()[1:], code=0)
     assert done(vault.sync()) == {"download": 3}
@@ -187,7 +193,7 @@ def test_a_listing_needs_a_finite_budget_that_covers_it(roto: Stage, create: Cre
     for _ in range(2):
         run = vault.sync(code=3)
         stalled(run, "index_missing", f"vh vault sync reconcile {vault.name} --allow-list-scan")
-        assert not any(run["requests"].values())
+        assert {name: n for name, n in run["requests"].items() if n} == {"get": 1}
     error = vault.vh.refused("vault", "sync", "reconcile", vault.name)
     assert "--allow-list-scan" in error["remedy"]
     vault.vault("reconcile", "--allow-list-scan")
@@ -196,7 +202,7 @@ def test_a_listing_needs_a_finite_budget_that_covers_it(roto: Stage, create: Cre
     vault.vh.run("vault", "sync", "set", vault.name, *LIST_EACH_TIME, code=0)
     run = vault.sync(code=3)
     stalled(run, "index_stale", f"vh vault sync reconcile {vault.name} --allow-list-scan")
-    assert not any(run["requests"].values())
+    assert {name: n for name, n in run["requests"].items() if n} == {"get": 1}
 
 
 # --- what is not sent twice, or not at all
@@ -232,7 +238,7 @@ def test_archived_objects_wait_for_their_restore(moto: Stage, create: CreateVaul
     run = vault.sync()
     assert done(run) == {"download": 1, "archive_skipped": 2}
     assert run["skipped"] == {"needs_restore": 2}
-    assert run["requests"]["get"] == 1
+    assert run["requests"]["get"] == 1 + 1
     vault.bucket.client.restore_object(Bucket=vault.bucket.name, Key="cold", RestoreRequest={"Days": 1})
     if 'ongoing-request="true"' in vault.bucket.head("cold").get("Restore", ""):
         pytest.skip("this server does not finish a restore")

@@ -56,17 +56,17 @@ def test_a_plan_and_its_run_cost_the_same(of: Any) -> None:
     before = counted(vault)
     planned = vault.vault("dry-run")
     assert counted(vault) == before
-    assert planned["requests"]["put"] == 3
+    assert (planned["requests"]["put"], planned["requests"]["get"]) == (3 + 2, 1)
     price = planned["price"]
-    assert (price["amount"], price["currency"], price["unknowns"]) == ("0.000015", "USD", [])
+    assert (price["amount"], price["currency"], price["unknowns"]) == ("0.0000254", "USD", [])
     # One page once a day, as the index may be a day old.
     assert price["recurring_per_month"] == "0.00015"
     assert set(price["catalog"]) == {"version", "age_seconds", "stale"}
     run = vault.sync()
-    assert run["requests"]["put"] == 3
-    assert run["cost"] == {"amount": "0.000015", "currency": "USD"}
+    assert run["requests"] == {**planned["requests"], "list": 0}
+    assert run["cost"] == {"amount": "0.0000254", "currency": "USD"}
     assert vault.vault("history")["runs"][0]["cost"] == run["cost"]
-    assert vault.vault("dry-run")["price"]["amount"] == "0.00"
+    assert vault.vault("dry-run")["price"]["amount"] == "0.0000004"
 
 
 def test_bodies_cost_requests_and_egress(of: Any) -> None:

@@ -5,6 +5,7 @@ response's `Date`), never this host's clock. Methods are safe to call from sever
 
 StoreError
 ├── ObjectMissing          404: the key (or version) is not there
+├── NotModified            304: it is still the version that the caller has
 ├── PreconditionFailed     412 / 409 ConditionalRequestConflict: somebody else was first
 ├── UploadMissing          NoSuchUpload: the multipart upload is gone
 ├── ObjectArchived         403 InvalidObjectState: a restore is needed before GET or COPY
@@ -43,6 +44,10 @@ class StoreError(Exception):
 
 class ObjectMissing(StoreError):
     code = "object_missing"
+
+
+class NotModified(StoreError):
+    code = "not_modified"
 
 
 class PreconditionFailed(StoreError):
@@ -238,12 +243,14 @@ class Store(Protocol):
         offset: int = 0,
         length: int | None = None,
         if_match: str | None = None,
+        if_none_match: str | None = None,
         on_bytes: Callable[[bytes], None] | None = None,
     ) -> ObjectInfo:
         """One GET (attempt), streamed into `into`; `on_bytes` sees each piece (for hashing).
 
         The answer's size is the whole object's. Raises PreconditionFailed when the ETag is no longer
-        `if_match`, BodyCorrupt when the body ends early."""
+        `if_match`, NotModified (without a body) when it is still `if_none_match`, BodyCorrupt when the
+        body ends early."""
 
     def put(self, key: str, body: bytes | BinaryIO, content: Content, *, condition: Condition = ANYTHING) -> Written:
         """One PUT, sent with a checksum of the promised content so that the store refuses a torn read."""
@@ -281,6 +288,12 @@ class Store(Protocol):
 
     def delete(self, key: str, *, if_match: str | None = None) -> datetime:
         """One DELETE; deleting what is gone is success. Returns the store time since when it is gone."""
+
+
+def require_news(key: str, found: str, if_none_match: str | None) -> None:
+    """Raises NotModified when the ETag found is the one the caller has."""
+    if if_none_match is not None and found == if_none_match:
+        raise NotModified(f"{key} is what it was.")
 
 
 def check(store: Store, key: str, condition: Condition) -> None:

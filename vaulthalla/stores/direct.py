@@ -50,6 +50,8 @@ RECEIVED = {
     "x-amz-server-side-encryption-customer-algorithm": "SSECustomerAlgorithm",
 }
 METADATA = "x-amz-meta-"
+# An answer to a condition, not a redirection.
+NOT_MODIFIED = 304
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 RETRIED_CODES = frozenset({"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "TooManyRequests"})
 # These need another region's address, which botocore finds out.
@@ -134,7 +136,8 @@ class DirectClient:
         headers = _headers(response)
         said = {"Code": str(response.status), "Message": response.reason or "", **_said(response.read())}
         moved = headers.get("x-amz-bucket-region", self.region) != self.region
-        if moved or said["Code"] in ELSEWHERE or response.status < 400:
+        redirected = response.status < 400 and response.status != NOT_MODIFIED
+        if moved or said["Code"] in ELSEWHERE or redirected:
             raise NeedsBotocore
         again = response.status in RETRIED_STATUSES or said["Code"] in RETRIED_CODES
         answer: Any = {"Error": said, "ResponseMetadata": _metadata(response, headers, number)}

@@ -42,6 +42,7 @@ from vaulthalla.stores.base import (
     UnexpectedResponse,
     Written,
     require,
+    require_news,
 )
 from vaulthalla.stores.walk import CONTROL, STAGED, Found, walk
 
@@ -191,6 +192,7 @@ class DirectoryStore:
         offset: int = 0,
         length: int | None = None,
         if_match: str | None = None,
+        if_none_match: str | None = None,
         on_bytes: Callable[[bytes], None] | None = None,
     ) -> ObjectInfo:
         with self._place(key) as here:
@@ -198,6 +200,7 @@ class DirectoryStore:
         with body:
             before = os.fstat(body.fileno())
             require(key, _etag(before), Condition(etag=if_match))
+            require_news(key, _etag(before), if_none_match)
             body.seek(offset)
             wanted = max(before.st_size - offset, 0) if length is None else length
             for piece in _pieces(key, body, wanted):

@@ -26,6 +26,7 @@ from vaulthalla.stores.base import (
     AccessDenied,
     BodyCorrupt,
     BucketMissing,
+    NotModified,
     ObjectArchived,
     ObjectMissing,
     PreconditionFailed,
@@ -57,6 +58,7 @@ CREDENTIAL_CODES = frozenset(
 
 BY_CODE: dict[str, type[StoreError]] = {
     **dict.fromkeys(("NoSuchKey", "NoSuchVersion", "404", "NotFound"), ObjectMissing),
+    **dict.fromkeys(("304", "NotModified"), NotModified),
     "NoSuchBucket": BucketMissing,
     "NoSuchUpload": UploadMissing,
     # OperationAborted: another write of the same key is under way, which is the same news.
@@ -91,6 +93,7 @@ BY_CODE: dict[str, type[StoreError]] = {
     ),
 }
 BY_STATUS: dict[int, type[StoreError]] = {
+    304: NotModified,
     401: AccessDenied,
     403: AccessDenied,
     404: ObjectMissing,

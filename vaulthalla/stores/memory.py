@@ -38,6 +38,7 @@ from vaulthalla.stores.base import (
     Written,
     check,
     require,
+    require_news,
 )
 from vaulthalla.stores.profiles import ARCHIVE_CLASSES, ARCHIVE_STATUSES, AWS_CLASSES
 
@@ -262,11 +263,13 @@ class MemoryStore:
         offset: int = 0,
         length: int | None = None,
         if_match: str | None = None,
+        if_none_match: str | None = None,
         on_bytes: Callable[[bytes], None] | None = None,
     ) -> ObjectInfo:
         with self._attempt("get", RequestClass.GET):
             stored = self._found(key)
             require(key, stored.etag, Condition(etag=if_match))
+            require_news(key, stored.etag, if_none_match)
             if not stored.readable:
                 raise ObjectArchived(f"{key} must be restored first.")
             if offset > len(stored.body):

@@ -139,11 +139,14 @@ class S3Store:
         offset: int = 0,
         length: int | None = None,
         if_match: str | None = None,
+        if_none_match: str | None = None,
         on_bytes: Callable[[bytes], None] | None = None,
     ) -> ObjectInfo:
         parameters: dict[str, Any] = {"Key": self._name(key)}
         if if_match is not None:
             parameters["IfMatch"] = _quoted(if_match)
+        if if_none_match is not None:
+            parameters["IfNoneMatch"] = _quoted(if_none_match)
         if offset or length is not None:
             parameters["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         answer = self._ranged(parameters, offset)

@@ -76,6 +76,6 @@ POLICY_OPTIONS: dict[str, Any] = {
     ),
     "take_over": Annotated[
         bool | None,
-        typer.Option("--take-over", help="Publish to a place that another vault of this database also uses."),
+        typer.Option("--take-over", help="Write to a place that another vault mirrors into, or overlaps."),
     ],
 }

@@ -63,6 +63,9 @@ def apply_policy_options(policy: SyncPolicy, options: Mapping[str, Option]) -> l
         policy.delete_foreign = False
     check_policy(policy)
     after = _values(policy)
+    if options.get("take_over"):
+        # Until this vault has published, and is the writer that others find.
+        policy.vault.mirror_writer = policy.vault.marker
     if policy.pk is None or after["strategy"] != before["strategy"]:
         overlap.check(policy.vault, policy.strategy, take_over=bool(options.get("take_over")))
     return [name for name, value in after.items() if before[name] != value]
@@ -92,6 +95,8 @@ def check_policy(policy: SyncPolicy) -> None:
 
 def save_policy(policy: SyncPolicy, changed: list[str]) -> None:
     """Writes the changed fields only: runs keep their own state in the same row. Ends a back-off."""
+    if policy.vault.mirror_writer == policy.vault.marker:
+        Vault.objects.filter(pk=policy.vault_id).update(mirror_writer=policy.vault.mirror_writer)
     if not changed:
         return
     policy.backoff_level = 0

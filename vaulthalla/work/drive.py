@@ -87,15 +87,18 @@ def run_inline(
     *,
     options: Mapping[str, Any] | None = None,
     trigger: Trigger = Trigger.MANUAL,
+    then: Sequence[NewChunk] = (),
 ) -> Run:
-    """A run whose one chunk is `function`, executed by this process, once; returns the closed run.
+    """A run whose first chunk is `function`, executed by this process, once; returns the closed run.
+
+    `then`: chunks of later phases, which are anybody's.
 
     Raises what the function raised, once the run is closed with it.
     """
     # Only this process knows the function, so only it may claim the chunk.
     pool = f"process:{uuid4()}"
     chunk = NewChunk(INLINE, Phase.PREPARE, Queue.CONTROL, pool=pool)
-    run = runs.create_run(vault, kind, trigger=trigger, options=options, chunks=[chunk])
+    run = runs.create_run(vault, kind, trigger=trigger, options=options, chunks=[chunk, *then])
     own = _claim_own(run, pool)
     failure: BaseException | None = None
 

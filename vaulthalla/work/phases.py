@@ -14,4 +14,5 @@ class Phase(IntEnum):
     PLAN = 40
     TRANSFER = 50
     DELETE = 60
+    PUBLISH = 90
     FINISH = 100

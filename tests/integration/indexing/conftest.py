@@ -6,6 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from budgets import access
+from vaulthalla.stores.base import Meter
+from vaulthalla.stores.memory import MemoryBucket, MemoryStore
 from vaulthalla.vaults.models import ApiKey, Provider, SyncPolicy, Vault
 
 
@@ -17,3 +20,15 @@ def vault(db: None) -> Vault:
     )
     SyncPolicy.objects.create(vault=vault)
     return vault
+
+
+@pytest.fixture(autouse=True)
+def buckets(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryBucket]:
+    """The provider's side, by name: no test of these sends anything."""
+    found: dict[str, MemoryBucket] = {}
+
+    def open_bucket(vault: Vault, meter: Meter) -> MemoryStore:
+        return MemoryStore(found.setdefault(vault.bucket, MemoryBucket()), meter, prefix=vault.prefix)
+
+    monkeypatch.setattr(access, "_bucket", open_bucket)
+    return found
