@@ -212,7 +212,7 @@ class _Scan:
                 after=page.next_after or "",
                 swept=last or "",
                 pages=self.done.pages + 1,
-                objects=self.done.objects + len(usable),
+                objects=self.done.objects + sum(not key.startswith(merge.OWN_KEYS) for key in usable),
                 unusable=self.done.unusable + len(page.objects) - len(usable),
                 changes=self.done.changes + changes,
             )
