@@ -345,7 +345,9 @@ class _Scan:
             self.meter.settle()
 
     def _counted(self, kept: Sequence[_Landed], changes: Changes) -> Progress:
-        listed = [info.key for one in kept for info in one.page.objects]
+        """Of the objects those that users may have put there: not our own, which are no news."""
+        own = (merge.OWN_KEYS,)
+        listed = [info.key for one in kept for info in one.page.objects if not info.key.startswith(own)]
         usable = sum(map(merge.storable, listed))
         return replace(
             self.done,

@@ -20,6 +20,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 ODD = ["a b+c%20&d?#", "emoji 🎉", "a//b", "/lead", "new\nline", "é", "e\u0301", "quote\"'\\", "{,}"]
 
 
+@pytest.fixture
+def buckets() -> None:
+    """These talk to a server."""
+
+
 @pytest.fixture(scope="module")
 def roto() -> Iterator[S3Server]:
     with S3Server("roto") as server:

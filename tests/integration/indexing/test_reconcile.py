@@ -76,7 +76,7 @@ def test_a_listing_makes_the_index_complete_and_true(vault: Vault, bucket: Memor
         "changed": 0,
         "removed": 0,
         "skipped": {},
-        "requests": {"list": 4, "head": 0, "get": 0, "put": 0, "copy": 0, "delete": 0, "downloaded_bytes": 0},
+        "requests": {"list": 4, "head": 0, "get": 0, "put": 2, "copy": 0, "delete": 0, "downloaded_bytes": 0},
     }
     assert bucket.seen[RequestClass.LIST] == 4
     info = index_info(vault)
