@@ -17,6 +17,7 @@ from budgets.models import (
     PriceOverride,
     PricePolicy,
     PriceRate,
+    Purse,
     RunBudget,
 )
 from vaulthalla.errors import Refused
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     SpendBase = admin.ModelAdmin[DaySpend]
     LedgerBase = admin.ModelAdmin[LedgerEntry]
     OverrideBase = admin.ModelAdmin[PriceOverride]
+    PurseBase = admin.ModelAdmin[Purse]
 else:
     # Only the stubs know what a model's admin is an admin of.
     BudgetBase = AllotmentBase = PriceListBase = PriceRateBase = admin.ModelAdmin
-    PolicyBase = SpendBase = LedgerBase = OverrideBase = admin.ModelAdmin
+    PolicyBase = SpendBase = LedgerBase = OverrideBase = PurseBase = admin.ModelAdmin
     BudgetInlineBase = admin.TabularInline
 
 AMOUNTS = ("request_class", "limit", "used", "held", "lost", "remaining")
@@ -156,3 +158,13 @@ class PriceOverrideAdmin(ReadOnly, OverrideBase):
                 decide(str(row.pk), status, by=request.user.get_username())
             except Refused as refused:
                 self.message_user(request, refused.message, messages.ERROR)
+
+
+@admin.register(Purse)
+class PurseAdmin(ReadOnly, PurseBase):
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_display = ("run", "vault_name", "provider", "catalog_version", "verified", "refused_reason")
+    list_filter = ("provider", "verified")
+    search_fields = ("vault_name",)
+    list_select_related = ("run",)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from django.contrib import admin
 
 from indexing.freshness import Freshness, freshness
-from indexing.models import EventFeed, IndexState, SetAside, Webhook
+from indexing.models import EventFeed, IndexCount, IndexState, ScanRange, SetAside, Webhook
 from indexing.state import max_age_of, trust_of
 from vaulthalla.work.admin import ReadOnly
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     FeedAdmin = admin.ModelAdmin[EventFeed]
     AsideAdmin = admin.ModelAdmin[SetAside]
     HookAdmin = admin.ModelAdmin[Webhook]
+    CountAdmin = admin.ModelAdmin[IndexCount]
+    RangeAdmin = admin.ModelAdmin[ScanRange]
 else:
     # Only the stubs know what a model's admin is an admin of.
-    StateAdmin = FeedAdmin = AsideAdmin = HookAdmin = admin.ModelAdmin
+    StateAdmin = FeedAdmin = AsideAdmin = HookAdmin = CountAdmin = RangeAdmin = admin.ModelAdmin
 
 
 @admin.register(IndexState)
@@ -86,4 +88,19 @@ class WebhookAdmin(ReadOnly, HookAdmin):
     # Never the secret.
     fields = list_display = ("vault", "topic_arn", "created_at")
     search_fields = ("vault__name", "topic_arn")
+    list_select_related = ("vault",)
+
+
+@admin.register(IndexCount)
+class IndexCountAdmin(ReadOnly, CountAdmin):
+    list_display = ("vault", "classes", "tombstones", "counted_at")
+    search_fields = ("vault__name",)
+    list_select_related = ("vault",)
+
+
+@admin.register(ScanRange)
+class ScanRangeAdmin(ReadOnly, RangeAdmin):
+    # Where a store goes on may be no text.
+    fields = list_display = ("vault", "low", "high", "reached")
+    search_fields = ("vault__name",)
     list_select_related = ("vault",)
