@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from budgets.access import capabilities, limits, remaining
+from budgets.access import capabilities, limits, remaining, spent
 from indexing.manifest.state import publish_needs, refresh_needs
 from sync import guards, sql
 from sync.chunks import cut
@@ -178,18 +178,19 @@ class Planner:
         """Pairs renames; then, unless this is only to be looked at, lets the plan start."""
         self._pair_renames()
         if self.dry:
-            self._add_manifest()
+            self.plan.requests = {c.value: n for c, n in self._with_manifest().items()}
             self._keep_result()
         else:
             self._start()
 
-    def _add_manifest(self) -> None:
-        """What a sync spends on the manifest before and after its operations."""
+    def _with_manifest(self) -> Requests:
+        """What the plan needs, and what a sync spends on the manifest before and after it."""
         allowed = limits(self.run.pk)
         changes = any(self.plan.actions.get(action.value) for action in TOUCHING)
-        needs = refresh_needs(self.vault, allowed)
-        needs += publish_needs(self.vault, allowed, now=datetime.now(UTC), changes=changes)
-        self.plan.requests = {c.value: n for c, n in (self.plan.needs + needs).items()}
+        looks = self.run.kind in (RunKind.SYNC, RunKind.DRY_RUN) and not spent(self.run.pk)[RequestClass.GET]
+        look = refresh_needs(self.vault, allowed) if looks else Requests()
+        publish = publish_needs(self.vault, allowed, now=datetime.now(UTC), changes=changes)
+        return Requests.summed((self.plan.needs, look, publish))
 
     def _start(self) -> None:
         """Checks guards, space and download bytes, and cuts what may run into chunks."""
@@ -197,7 +198,7 @@ class Planner:
             self.run, self.vault, self.options, self.plan.actions, renamed=sql.renamed_sources(self.run.pk)
         )
         guards.park_downloads(self.run, self.vault, self.plan.needs)
-        guards.reserve_money(self.run, self.vault, self.plan.needs)
+        guards.reserve_money(self.run, self.vault, self.plan.needs if self.options.offline else self._with_manifest())
         cut(self.run, self.vault)
         sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
         self._keep_result()

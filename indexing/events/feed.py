@@ -72,7 +72,8 @@ def drained(cover: Cover, *, started: datetime, retention: timedelta, first: dat
         # What could not be read before the queue was first empty is lost still.
         since, gap = max(cover.since or min(started, first or started), started - retention), cover.gap
     elif started - cover.drained_at > retention:
-        since, gap = started - retention, True
+        # Never before what could not be read: that is lost, however it is counted.
+        since, gap = max(cover.since, started - retention), True
     else:
         since, gap = cover.since, cover.gap
     through = max(cover.through or started - DELIVERY, started - DELIVERY)

@@ -23,7 +23,6 @@ from indexing.events.polling import begin, poll_chunk
 from indexing.events.sqs import RECEIVERS, Queue
 from indexing.events.take import OUTCOMES, ensured
 from indexing.inputs import moment
-from indexing.manifest.publish import publish_chunks
 from indexing.models import EventFeed, FeedKind
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import Refused
@@ -57,7 +56,7 @@ def command(
     if follow:
         return _follow(console, vault, url, key)
     options = {"queue": url, "through": vouched}
-    chunks = [poll_chunk(url, key, through=vouched or ""), *publish_chunks(vault)]
+    chunks = [poll_chunk(url, key, through=vouched or "")]
     run = drive(create_run(vault, RunKind.EVENTS, options=options, chunks=chunks).pk)
     if run.status in TERMINAL and run.status != RunStatus.SUCCESS:
         raise failure_of(run)
@@ -84,7 +83,7 @@ def _follow(console: Console, vault: Vault, url: str, key: ApiKey) -> int:
                 while not stop.is_set():
                     poll.cycle(pool, stop.is_set)
 
-        run_inline(vault, RunKind.EVENTS, work, options={"queue": url, "follow": True}, then=publish_chunks(vault))
+        run_inline(vault, RunKind.EVENTS, work, options={"queue": url, "follow": True})
     return DETACHED
 
 
@@ -122,7 +121,7 @@ def poll_due() -> list[int]:
 
 
 def _scheduled(vault: Vault, url: str) -> int:
-    chunks = [poll_chunk(url, _key_of(vault)), *publish_chunks(vault)]
+    chunks = [poll_chunk(url, _key_of(vault))]
     return create_run(vault, RunKind.EVENTS, trigger=Trigger.SCHEDULE, options={"queue": url}, chunks=chunks).pk
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
+
+from msgspec import structs
 
 from budgets.access import capabilities
 from indexing import state
@@ -21,6 +23,8 @@ SHARD_ROWS = 50_000
 # Deltas of more than this share of the rows are folded into shards.
 MOST_DELTA_PERCENT = 10
 MOST_DELETED_AT_ONCE = 100
+# How much further events must reach for that alone to be published.
+EVENTS_TOLD_EVERY = timedelta(hours=6)
 # A delta and the root.
 PUTS = 2
 
@@ -95,7 +99,17 @@ def differs(vault: Vault, known: IndexState, root: Root | None) -> bool:
     """Whether the manifest's own facts are not what is known here."""
     if root is None:
         return known.complete
-    return root.facts != facts_of(known) or root.writer != writer_of(vault, root)
+    return root.writer != writer_of(vault, root) or _worth_telling(root.facts, facts_of(known))
+
+
+def _worth_telling(told: Facts, known: Facts) -> bool:
+    """Whether facts have changed. That events reach a little further is no news: each poll of a queue would cost a PUT,
+    which is an event for that queue again."""
+    if structs.replace(told, events_through=None) != structs.replace(known, events_through=None):
+        return True
+    if known.events_through is None or told.events_through is None:
+        return known.events_through != told.events_through
+    return abs(known.events_through - told.events_through) >= EVENTS_TOLD_EVERY
 
 
 def kept_back(vault: Vault, limits: Limits) -> Requests:

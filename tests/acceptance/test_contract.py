@@ -27,6 +27,11 @@ INDEX = {
     *("source", "complete", "indexed_at", "snapshot_as_of", "events_through", "freshness", "why", "object_count"),
     *("total_bytes", "doubtful", "manifest_etag", "manifest_generated_at", "manifest_object_count"),
     *("feeds", "warnings"),
+    "storage_classes",
+    "tombstones",
+    "counted_at",
+    "last_reconcile",
+    "scan",
 }
 INFO = {"vault", "kind", "policy", "budget", "index", "conditional", "last_sync_at", "last_success_at"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

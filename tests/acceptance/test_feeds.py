@@ -58,13 +58,12 @@ def test_a_queue_keeps_the_index_true(stage: Stage, create: CreateVault, vh: Vh)
     vault = create(stage, "--strategy", "cache")
     assert vault.bucket is not None
     wire = Wire(stage, vault)
-    vault.vault("reconcile")
     for number in range(23):
         vault.bucket.put(f"a b+{number}", b"body")
     vault.bucket.client.delete_object(Bucket=vault.bucket.name, Key="a b+7")
     wire.send("no JSON {")
     said = vault.measured("vault", "sync", "events", vault.name, "--queue", wire.url)
-    assert (said["upserted"], said["deleted"] + said["doubtful"]) == (23, 1)
+    assert (said["upserted"], said["deleted"] + said["doubtful"]) == (23, 1), said
     assert (said["set_aside"], said["drained"], said["requests"], wire.left()) == (1, True, NOTHING, 0)
     index = vault.vault("info")["index"]
     assert any("--no-lifecycle-rules" in warning for warning in index["warnings"])

@@ -40,8 +40,9 @@ def test_stall_remedy_rerun_ledger_report(limited: Any, vh: Vh) -> None:
     assert run["operations"]["upload"] == 3
     entries = [e for e in vh.run("pricing", "budget", "ledger", code=0).json["entries"] if e["run"] == run["run"]]
     assert {e["kind"] for e in entries} == {"reserve", "settle"}
-    settled = next(e for e in entries if e["kind"] == "settle")
-    assert (settled["class"], settled["quantity"], settled["amount"]) == ("put", 3, "-0.000015")
+    # Three files, and the manifest that tells of them.
+    settled = next(e for e in entries if e["kind"] == "settle" and e["class"] == "put")
+    assert (settled["class"], settled["quantity"], settled["amount"]) == ("put", 3 + 2, "-0.000025")
     found = vh.run("pricing", "report", code=0).json
     assert limited.name in {one["vault"] for one in found["by_vault"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from indexing.events.feed import DELIVERY, Cover, Seen, broken, drained, extends, warnings
@@ -76,6 +76,7 @@ def test_what_a_queue_adds(
 polls = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=12)
 
 
+@example(polls=[(0, False), (55, True), (56, False)], retention=1, as_of=54)
 @given(polls=polls, retention=st.integers(1, 60), as_of=st.integers(0, 400))
 def test_nothing_that_was_lost_is_ever_called_known(polls: list[tuple[int, bool]], retention: int, as_of: int) -> None:
     """An event an hour is sent; each is lost once it is as old as the retention, or when it cannot be read."""
