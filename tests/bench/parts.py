@@ -102,8 +102,8 @@ def ranges(ground: Ground, pages: int, report: Report) -> None:
         leave = ["vault", "sync", "reconcile", "ranges", "--allow-list-scan"]
         ground.vh(*leave)
         one, several = ground.vh("vault", "sync", "reconcile", "ranges"), ground.vh(*leave)
-    # What a command takes to start, and to count the rows at the end, is the same for both.
-    start = ground.vh("vault", "sync", "reconcile", "ranges", "--prefix", "none")
+        # What a command takes to start, and to count the rows at the end, is the same for both.
+        start = ground.vh("vault", "sync", "reconcile", "ranges", "--prefix", "none")
     taken = {name: cost.seconds - start.seconds for name, cost in (("one range", one), ("8 ranges", several))}
     measures = [
         Measure(job=job, tool=name, seconds=taken[name], cpu=cost.cpu, rss=cost.rss)
