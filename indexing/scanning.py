@@ -11,14 +11,13 @@ from indexing import findings, merge
 from indexing.manifest.publish import publish_chunks
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields, printable
-from vaulthalla.errors import Refused
+from vaulthalla.errors import DETACHED, Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Progress, attach_or_create, drive
 from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
 
-DETACHED = 130
 DIFFERENCES = ("added", "changed", "removed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 
@@ -10,14 +9,15 @@ from sync.options import SyncOptions
 from sync.report import run_json, run_text
 from sync.start import start
 from vaulthalla.console import Console
+from vaulthalla.errors import DETACHED
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work import doorbell
 from vaulthalla.work.engine import Phase, Progress, drive, request_cancel
+from vaulthalla.work.helpers import spare
 from vaulthalla.work.models import TERMINAL, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
 
 EXIT = {RunStatus.SUCCESS: 0, RunStatus.FAILED: 1, RunStatus.STALLED: 3, RunStatus.CANCELLED: 1}
-DETACHED = 130
 LABELS = {
     Phase.PREPARE: "Looking at the index",
     Phase.SCAN: "Scanning",
@@ -39,7 +39,7 @@ def drive_to_end(console: Console, vault: Vault, kind: RunKind, options: SyncOpt
         run = start(vault, kind, options, on_progress=show)
         if detach:
             return _detached(console, run)
-        run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=helpers())
+        run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=spare())
     console.result(run_json(run), run_text)
     if run.status in TERMINAL:
         return EXIT[RunStatus(run.status)]
@@ -77,11 +77,6 @@ def drive_dry_run(
     else:
         console.result(dry_run_json(run, vault, pricing=pricing), dry_run_text)
     return 0
-
-
-def helpers() -> int:
-    """Processes to work beside this one: boto3 keeps a core busy with small objects."""
-    return max(0, (os.cpu_count() or 1) - 1)
 
 
 def _detached(console: Console, run: Run) -> int:

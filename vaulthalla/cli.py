@@ -40,7 +40,7 @@ from typer.main import get_command, get_group
 from vaulthalla import plugins
 from vaulthalla.cliroot import DefaultGroup, api_key_app, command, group, root, sync_app, vault_app
 from vaulthalla.console import Console, quiet_when_closed, to_json
-from vaulthalla.errors import Refused, VaulthallaError
+from vaulthalla.errors import DETACHED, Refused, VaulthallaError
 from vaulthalla.startup import setup
 from vaulthalla.work import doorbell
 
@@ -58,7 +58,6 @@ __all__ = [
 ]
 
 UNEXPECTED_REMEDY = "Run it again with VAULTHALLA_LOG_LEVEL=DEBUG in the environment for the traceback."
-DETACHED = 130
 
 
 def main(program: str = "vh") -> NoReturn:

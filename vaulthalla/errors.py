@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+# The exit code of a command that left its run to others (Ctrl-C, SIGTERM).
+DETACHED = 130
+
 
 class StallCode(StrEnum):
     """Why a run stopped itself before doing harm. The names are a contract (docs/commands.md)."""

@@ -25,14 +25,13 @@ from indexing.events.take import OUTCOMES, ensured
 from indexing.inputs import moment
 from indexing.models import EventFeed, FeedKind
 from vaulthalla.console import Console, fields, rfc3339
-from vaulthalla.errors import Refused
+from vaulthalla.errors import DETACHED, Refused
 from vaulthalla.vaults.models import ApiKey, Vault
 from vaulthalla.vaults.remote import queue_url
 from vaulthalla.work.engine import Lease, create_run, drive, run_inline
 from vaulthalla.work.models import ACTIVE, TERMINAL, Run, RunKind, RunStatus, Trigger
 from vaulthalla.work.runs import failure_of
 
-DETACHED = 130
 # An interrupted command ends when the look at the queue does.
 FOLLOW_WAIT = 5
 POLL_EVERY = timedelta(minutes=1)

@@ -6,7 +6,6 @@ one that was refused, cancelled or given up.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from indexing.inventory.schema import schema_of, split
 from indexing.manifest.publish import publish_chunks
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
-from vaulthalla.errors import NotFound, Refused, VaulthallaError
+from vaulthalla.errors import DETACHED, NotFound, Refused, VaulthallaError
 from vaulthalla.vaults.lookup import api_key_by_name
 from vaulthalla.vaults.models import ApiKey, Vault, VaultKind
 from vaulthalla.work import doorbell
@@ -43,13 +42,13 @@ from vaulthalla.work.engine import (
     handler,
     on_sweep,
 )
+from vaulthalla.work.helpers import spare
 from vaulthalla.work.models import TERMINAL, Chunk, Queue, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
 
 PATIENCE = timedelta(minutes=5)
 # An import that removes more of the index than this, and more than ten rows, needs --replace.
 MOST_REMOVED_PERCENT = 10
-DETACHED = 130
 OPEN, MERGE = "inventory.open", "inventory.merge"
 # What is wrong with the input, told by a run as it would be by a command that reads it itself.
 REFUSALS = frozenset(
@@ -336,7 +335,7 @@ def command(console: Console, vault: Vault, run: Run, *, detach: bool) -> int:
         def show(now: Progress) -> None:
             bar.update(done=now.items_done, total=max(now.items_total, now.items_done) or None)
 
-        run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None, helpers=(os.cpu_count() or 1) - 1)
+        run = drive(run.pk, on_progress=show if sys.stderr.isatty() else None, helpers=spare())
     if run.status not in TERMINAL:
         console.message(leave)
         return DETACHED

@@ -10,6 +10,11 @@ from types import TracebackType
 STOP_SECONDS = 30
 
 
+def spare() -> int:
+    """Processes to work beside this one: boto3 keeps a core busy with small objects, and so does reading rows."""
+    return max(0, (os.cpu_count() or 1) - 1)
+
+
 class Helpers:
     """Up to `most` processes; started once there is work for them, ended with the block."""
 

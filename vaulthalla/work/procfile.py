@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from vaulthalla import env
-from vaulthalla.errors import Refused
+from vaulthalla.errors import DETACHED, Refused
 
 PROCFILE = Path(__file__).resolve().parents[2] / "Procfile"
 ADMIN = "admin"
-DETACHED = 130
 
 
 def prepare() -> dict[str, str] | None:
