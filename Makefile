@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tools that import the settings must not make keys in the developer's own home.
 KEYS := SECRET_KEY=only-for-checks SALT_KEY=only-for-checks
-PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -n 2
+PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PIN := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	--no-annotate
 LOCK := $(PIN) --extra embedded pyproject.toml

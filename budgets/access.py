@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budgets.allotments import UNLIMITED
+from budgets.class_use import keep_classes
 from budgets.meter import ChunkMeter, Unmetered
-from budgets.report import limits, lost, remaining, spent
-from budgets.reserve import preflight, would
+from budgets.notes import warnings
+from budgets.report import billed, let_through, limits, lost, remaining, spent
+from budgets.reserve import billed_to, catalog_of_run, keep_refusal, preflight, would
 from budgets.share import Draw
 from budgets.stalls import budget_stall
 from vaulthalla.stores.base import Capabilities, Meter, Store
@@ -17,10 +20,17 @@ if TYPE_CHECKING:
     from vaulthalla.stores.s3 import S3Config
 
 __all__ = [
+    "UNLIMITED",
     "ChunkMeter",
     "Draw",
     "Unmetered",
+    "billed",
+    "billed_to",
     "budget_stall",
+    "catalog_of_run",
+    "keep_classes",
+    "keep_refusal",
+    "let_through",
     "limits",
     "lost",
     "open_store",
@@ -28,6 +38,7 @@ __all__ = [
     "remaining",
     "s3_config",
     "spent",
+    "warnings",
     "would",
 ]
 

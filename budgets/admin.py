@@ -10,8 +10,12 @@ from django.http import HttpRequest
 
 from budgets.models import (
     Allotment,
+    BillLine,
+    ClassUse,
     DaySpend,
+    Delivery,
     LedgerEntry,
+    Notification,
     OverrideStatus,
     PriceList,
     PriceOverride,
@@ -32,24 +36,31 @@ if TYPE_CHECKING:
     PriceRateBase = admin.ModelAdmin[PriceRate]
     PolicyBase = admin.ModelAdmin[PricePolicy]
     SpendBase = admin.ModelAdmin[DaySpend]
+    BillBase = admin.ModelAdmin[BillLine]
+    ClassUseBase = admin.ModelAdmin[ClassUse]
     LedgerBase = admin.ModelAdmin[LedgerEntry]
     OverrideBase = admin.ModelAdmin[PriceOverride]
     PurseBase = admin.ModelAdmin[Purse]
+    NotificationBase = admin.ModelAdmin[Notification]
+    DeliveryBase = admin.ModelAdmin[Delivery]
+    DeliveryInlineBase = admin.TabularInline[Delivery, Notification]
 else:
     # Only the stubs know what a model's admin is an admin of.
     BudgetBase = AllotmentBase = PriceListBase = PriceRateBase = admin.ModelAdmin
-    PolicyBase = SpendBase = LedgerBase = OverrideBase = PurseBase = admin.ModelAdmin
-    BudgetInlineBase = admin.TabularInline
+    PolicyBase = SpendBase = BillBase = ClassUseBase = LedgerBase = OverrideBase = PurseBase = admin.ModelAdmin
+    NotificationBase = DeliveryBase = admin.ModelAdmin
+    BudgetInlineBase = DeliveryInlineBase = admin.TabularInline
 
-AMOUNTS = ("request_class", "limit", "used", "held", "lost", "remaining")
+AMOUNTS: tuple[str, ...] = ("request_class", "limit", "used", "held", "lost", "remaining")
 
 
 class Remaining:
     """The column that no row holds."""
 
-    @admin.display(description="remaining", empty_value="unlimited")
-    def remaining(self, row: RunBudget) -> int | None:
-        return None if row.limit is None else row.limit - row.used - row.held - row.lost
+    @admin.display(description="remaining")
+    def remaining(self, row: RunBudget) -> int | str:
+        # In words: a page, unlike a list, would show None as that.
+        return "unlimited" if row.limit is None else row.limit - row.used - row.held - row.lost
 
 
 class BudgetInline(Remaining, ReadOnly, BudgetInlineBase):
@@ -111,9 +122,31 @@ class PricePolicyAdmin(ReadOnly, PolicyBase):
 
 @admin.register(DaySpend)
 class DaySpendAdmin(ReadOnly, SpendBase):
-    list_display = ("day", "run_id", "provider", "request_class", "used", "lost", "currency")
+    list_display = ("day", "run_id", "provider", "request_class", "used", "lost", "unbilled", "currency")
     list_filter = ("request_class", "provider")
     search_fields = ("=run_id",)
+    ordering = ("-id",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+
+@admin.register(ClassUse)
+class ClassUseAdmin(ReadOnly, ClassUseBase):
+    list_display = ("month", "run_id", "storage_class", "request_class", "quantity", "copied_bytes", "cut_short")
+    list_filter = ("storage_class", "request_class")
+    search_fields = ("=run_id",)
+    ordering = ("-id",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+
+@admin.register(BillLine)
+class BillLineAdmin(ReadOnly, BillBase):
+    """Imported by `vh pricing bill import`, and compared by `vh pricing bill compare`."""
+
+    list_display = ("starts_at", "source", "bucket", "operation", "tier", "storage_class", "quantity")
+    list_filter = ("source", "tier")
+    search_fields = ("bucket", "operation")
     ordering = ("-id",)
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -168,3 +201,42 @@ class PurseAdmin(ReadOnly, PurseBase):
     list_filter = ("provider", "verified")
     search_fields = ("vault_name",)
     list_select_related = ("run",)
+
+
+class DeliveryInline(ReadOnly, DeliveryInlineBase):
+    model = Delivery
+    fields = readonly_fields = ("channel", "attempts", "delivered_at", "next_at", "error")
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly, DeliveryBase):
+    list_display = ("notification", "channel", "attempts", "delivered_at", "next_at", "error")
+    list_filter = ("channel",)
+    list_select_related = ("notification",)
+    ordering = ("-id",)
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnly, NotificationBase):
+    """Seen to under one's own name; what they tell of is found by runs and the tick."""
+
+    list_display = (
+        *("id", "severity", "title", "vault_name", "policy_id", "count", "last_seen"),
+        *("acknowledged_by", "resolved_at"),
+    )
+    list_filter = ("severity", "topic", ("acknowledged_at", admin.EmptyFieldListFilter), "quiet")
+    search_fields = ("vault_name", "text")
+    inlines = (DeliveryInline,)
+    actions = ("acknowledge",)
+
+    def has_acknowledge_permission(self, request: HttpRequest) -> bool:
+        """Nobody edits one; who may say that it is seen to holds Django's change permission."""
+        return request.user.has_perm("budgets.change_notification")
+
+    @admin.action(description="Acknowledge", permissions=["acknowledge"])
+    def acknowledge(self, request: HttpRequest, found: QuerySet[Notification]) -> None:
+        from budgets.notices import acknowledge
+
+        numbers = [str(number) for number in found.values_list("pk", flat=True)]
+        acknowledge(numbers, every=False, by=request.user.get_username())
+        self.message_user(request, f"{len(numbers)} are seen to.", messages.SUCCESS)

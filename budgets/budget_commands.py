@@ -9,6 +9,7 @@ import typer
 from budgets.commands import pricing_app
 from vaulthalla.cliroot import command, group
 from vaulthalla.console import Console
+from vaulthalla.errors import Refused
 
 budget_app = group("What may be spent, in money.")
 override_app = group("Leave for one run to pass price policies, once.")
@@ -36,6 +37,7 @@ OPTIONS: dict[str, Any] = {
         ),
     ],
 }
+NAMED = tuple(f"--{name.replace('_', '-')}" for name in OPTIONS)
 VaultName = Annotated[str, typer.Argument(metavar="VAULT", help="Name or id of a vault with a bucket.")]
 ProviderKey = Annotated[str, typer.Argument(metavar="PROVIDER", help="aws-s3, cloudflare-r2, …")]
 By = Annotated[str | None, typer.Option("--by", help="Who says so; by default the user of this system.")]
@@ -46,6 +48,12 @@ def _set(console: Console, scope: str, name: str | None, policy: dict[str, Any])
     from budgets.policies import as_json, set_policy, text
     from budgets.price_policy import Scope
 
+    if not policy:
+        raise Refused(
+            f"There is nothing to set: name {', '.join(NAMED[:-1])} or {NAMED[-1]}.",
+            code="invalid_value",
+            remedy=f"See `vh pricing budget set-{scope} --help`.",
+        )
     found = as_json(set_policy(Scope(scope), name, policy))
     console.result(found, lambda value: text({"policies": [value]}))
 
@@ -175,7 +183,7 @@ def request(
     from vaulthalla.vaults.lookup import vault_by_name
 
     lasting = timedelta(seconds=int(duration(ttl, option="--ttl")))
-    found = overrides.request(vault_by_name(vault), policy, reason=reason, by=by or overrides.os_user(), ttl=lasting)
+    found = overrides.request(vault_by_name(vault), policy, reason=reason, by=by, ttl=lasting)
     found.refresh_from_db()
     _tell(console, overrides.as_json(found))
 
@@ -194,7 +202,7 @@ def _decide(console: Console, number: str, status: str, by: str | None) -> None:
     from budgets import overrides
     from budgets.models import OverrideStatus
 
-    found = overrides.decide(number, OverrideStatus(status), by=by or overrides.os_user())
+    found = overrides.decide(number, OverrideStatus(status), by=by)
     _tell(console, overrides.as_json(found))
 
 

@@ -15,7 +15,7 @@ from budgets.models import PriceList, PriceRate
 from budgets.pricing import ANY, Catalog, Charge, Rate, Unit
 from vaulthalla.errors import Refused
 from vaulthalla.stores.profiles import profile_of, region_of
-from vaulthalla.vaults.models import Vault
+from vaulthalla.vaults.models import ApiKey, Vault
 
 # Providers change their prices about once a year.
 STALE_AFTER = timedelta(days=30)
@@ -44,9 +44,12 @@ class Listed:
 
 def price_key(vault: Vault) -> tuple[str, str]:
     """Provider and region a vault's bucket is billed by."""
-    key = vault.api_key
-    if key is None:
+    if vault.api_key is None:
         raise AssertionError("a bucket without a key")
+    return price_key_of(vault.api_key)
+
+
+def price_key_of(key: ApiKey) -> tuple[str, str]:
     return profile_of(key.provider).price_key, region_of(key.provider, key.endpoint, key.region)
 
 

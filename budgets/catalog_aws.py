@@ -1,12 +1,13 @@
 """Amazon's public list of S3 prices: one JSON file per region, readable without credentials.
 
-It holds prices of requests and retrieval, but of no traffic: what leaves the region is in a list of its own,
+It holds prices of requests, retrieval and storage, but of no traffic: what leaves the region is in a list of its own,
 so a refresh keeps the egress rate that is known.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -18,10 +19,12 @@ from budgets.pricing import ANY, CENT, Charge, Unit
 
 HOST = "https://pricing.us-east-1.amazonaws.com"
 PATH = "/offers/v1.0/aws/AmazonS3/current/{region}/index.json"
+# Part of a list's version: what is read of the same offer in another way is another list.
+READER = 2
 WRITES = (Charge.PUT, Charge.COPY)
 READS = (Charge.GET, Charge.HEAD)
 # Usage types carry the region's short name in front, but for us-east-1.
-_USAGE = re.compile(r"(?:[A-Z]{2,4}[0-9]?-)?((?:Requests|Retrieval)-.+)")
+_USAGE = re.compile(r"(?:[A-Z]{2,4}[0-9]?-)?((?:Requests|Retrieval|TimedStorage)-.+)")
 _CLASSES = {
     "": "STANDARD",
     "INT-": "INTELLIGENT_TIERING",
@@ -30,6 +33,15 @@ _CLASSES = {
     "GIR-": "GLACIER_IR",
     "GLACIER-": "GLACIER",
     "GDA-": "DEEP_ARCHIVE",
+}
+_STORAGE = {
+    "TimedStorage-ByteHrs": "STANDARD",
+    "TimedStorage-INT-FA-ByteHrs": "INTELLIGENT_TIERING",
+    "TimedStorage-SIA-ByteHrs": "STANDARD_IA",
+    "TimedStorage-ZIA-ByteHrs": "ONEZONE_IA",
+    "TimedStorage-GIR-ByteHrs": "GLACIER_IR",
+    "TimedStorage-GlacierByteHrs": "GLACIER",
+    "TimedStorage-GDA-ByteHrs": "DEEP_ARCHIVE",
 }
 _RETRIEVALS = {"Retrieval-SIA": "STANDARD_IA", "Retrieval-ZIA": "ONEZONE_IA", "Retrieval-GIR": "GLACIER_IR"}
 
@@ -87,7 +99,7 @@ def read_offer(content: bytes, *, egress: Egress = lambda region: None) -> Price
         provider="aws-s3",
         region=region,
         currency="USD",
-        version=offer.version,
+        version=f"{offer.version}-{READER}",
         valid_from=offer.publication_date,
         source="Amazon S3 price list",
         rates=rates,
@@ -105,12 +117,13 @@ def _region(offer: Offer) -> str:
 
 def _requests(offer: Offer) -> Iterator[dict[str, str]]:
     for product in offer.products.values():
-        if _USAGE.fullmatch(product.attributes.get("usagetype", "")):
+        usage = _USAGE.fullmatch(product.attributes.get("usagetype", ""))
+        if usage and usage[1].startswith("Requests-"):
             yield product.attributes
 
 
 def _rates(offer: Offer) -> Iterator[FileRate]:
-    """A usage type with several different prices stays unknown."""
+    """What the list does not tell, or tells in several ways, stays unknown."""
     prices = _prices(offer)
     if "Requests-Tier1" not in prices or "Requests-Tier2" not in prices:
         raise malformed("it lacks the prices of Standard requests")
@@ -122,6 +135,9 @@ def _rates(offer: Offer) -> Iterator[FileRate]:
     for usage, storage_class in _RETRIEVALS.items():
         if usage in prices:
             yield _rate(storage_class, Charge.RETRIEVAL, Unit.GIB, prices[usage])
+    for usage, storage_class in _STORAGE.items():
+        if usage in prices:
+            yield _rate(storage_class, Charge.STORAGE, Unit.GIB_MONTH, prices[usage])
     for free in ("STANDARD", "INTELLIGENT_TIERING"):
         yield _rate(free, Charge.RETRIEVAL, Unit.GIB, Decimal(0))
     # A LIST costs the Standard rate whatever the class; a DELETE nothing. Neither has a line of its own.
@@ -130,12 +146,21 @@ def _rates(offer: Offer) -> Iterator[FileRate]:
 
 
 def _prices(offer: Offer) -> dict[str, Decimal]:
-    found: dict[str, set[Decimal]] = {}
+    """One price a usage type. Where several operations share it, what names none, else what a PUT costs."""
+    found: defaultdict[str, defaultdict[str, set[Decimal]]] = defaultdict(lambda: defaultdict(set))
     for product in offer.products.values():
         usage = _USAGE.fullmatch(product.attributes.get("usagetype", ""))
         if usage:
-            found.setdefault(usage[1], set()).update(_first_tier(offer, product.sku))
-    return {usage: prices.pop() for usage, prices in found.items() if len(prices) == 1}
+            operation = product.attributes.get("operation", "")
+            found[usage[1]][operation].update(_first_tier(offer, product.sku))
+    known = {usage: _one(prices) for usage, prices in found.items()}
+    return {usage: price for usage, price in known.items() if price is not None}
+
+
+def _one(prices: dict[str, set[Decimal]]) -> Decimal | None:
+    wanted = next((prices[operation] for operation in ("", "PutObject") if prices.get(operation)), None)
+    every = wanted or set().union(*prices.values())
+    return min(every) if len(every) == 1 else None
 
 
 def _first_tier(offer: Offer, sku: str) -> Iterator[Decimal]:

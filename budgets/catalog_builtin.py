@@ -7,38 +7,40 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from budgets.catalog_file import Prices
-from budgets.pricing import ANY, Catalog, Charge, Rate, Unit
+from budgets.pricing import ANY, BYTE_CHARGES, Catalog, Charge, Rate, Unit
 
-SNAPSHOT_OF = datetime(2026, 11, 23, tzinfo=UTC)
-VERSION = "builtin-2026-11-23"
+SNAPSHOT_OF = datetime(2026, 11, 27, tzinfo=UTC)
+VERSION = "builtin-2026-11-27"
 WRITES = (Charge.PUT, Charge.COPY)
 READS = (Charge.GET, Charge.HEAD)
 # Who runs these runs them himself: nobody bills a request. Every other provider without a list is unknown.
 FREE = ("minio", "ceph")
 
-# us-east-1, USD per 1 000: writes, reads, and per GB retrieved (None: unknown).
+# us-east-1, USD per 1 000: writes, reads, per GB retrieved (None: unknown), and per GB stored for a month.
 AWS_US_EAST_1 = (
-    ("STANDARD", "0.005", "0.0004", "0"),
-    ("STANDARD_IA", "0.01", "0.001", "0.01"),
-    ("ONEZONE_IA", "0.01", "0.001", "0.01"),
-    ("GLACIER_IR", "0.02", "0.01", "0.03"),
-    ("GLACIER", "0.03", "0.0004", None),
-    ("DEEP_ARCHIVE", "0.05", "0.0004", None),
+    ("STANDARD", "0.005", "0.0004", "0", "0.023"),
+    ("STANDARD_IA", "0.01", "0.001", "0.01", "0.0125"),
+    ("ONEZONE_IA", "0.01", "0.001", "0.01", "0.01"),
+    ("GLACIER_IR", "0.02", "0.01", "0.03", "0.004"),
+    ("GLACIER", "0.03", "0.0004", None, "0.0036"),
+    ("DEEP_ARCHIVE", "0.05", "0.0004", None, "0.00099"),
 )
-# USD per million: class A, class B, and per GB retrieved.
-R2 = (("STANDARD", "4.50", "0.36", "0"), ("STANDARD_IA", "9.00", "0.90", "0.01"))
+# USD per million: class A, class B, per GB retrieved, and per GB stored for a month.
+R2 = (("STANDARD", "4.50", "0.36", "0", "0.015"), ("STANDARD_IA", "9.00", "0.90", "0.01", "0.01"))
+# What the same providers count in.
+BINARY, DECIMAL = (Unit.GIB, Unit.GIB_MONTH), (Unit.GB, Unit.GB_MONTH)
 
 
 def builtin() -> list[Prices]:
     aws = [
-        *_classes(AWS_US_EAST_1, requests=Unit.THOUSAND, size=Unit.GIB),
+        *_classes(AWS_US_EAST_1, requests=Unit.THOUSAND, sizes=BINARY),
         _rate(ANY, Charge.LIST, Unit.THOUSAND, "0.005"),
         _rate(ANY, Charge.DELETE, Unit.THOUSAND, "0"),
         # The first 10 TB a month; more costs less.
         _rate(ANY, Charge.EGRESS, Unit.GIB, "0.09"),
     ]
     r2 = [
-        *_classes(R2, requests=Unit.MILLION, size=Unit.GB),
+        *_classes(R2, requests=Unit.MILLION, sizes=DECIMAL),
         _rate(ANY, Charge.LIST, Unit.MILLION, "4.50"),
         _rate(ANY, Charge.DELETE, Unit.MILLION, "0"),
         _rate(ANY, Charge.EGRESS, Unit.GB, "0"),
@@ -55,18 +57,22 @@ def _prices(provider: str, region: str, rates: list[Rate], source: str) -> Price
     return Prices(catalog=catalog, valid_from=SNAPSHOT_OF, source=source)
 
 
-def _classes(table: Iterable[tuple[str, str, str, str | None]], *, requests: Unit, size: Unit) -> Iterable[Rate]:
-    for storage_class, write, read, retrieval in table:
+def _classes(
+    table: Iterable[tuple[str, str, str, str | None, str]], *, requests: Unit, sizes: tuple[Unit, Unit]
+) -> Iterable[Rate]:
+    size, size_month = sizes
+    for storage_class, write, read, retrieval, storage in table:
         yield from (_rate(storage_class, charge, requests, write) for charge in WRITES)
         yield from (_rate(storage_class, charge, requests, read) for charge in READS)
         if retrieval is not None:
             yield _rate(storage_class, Charge.RETRIEVAL, size, retrieval)
+        yield _rate(storage_class, Charge.STORAGE, size_month, storage)
 
 
 def _nothing() -> Iterable[Rate]:
+    units = {**dict.fromkeys(BYTE_CHARGES, Unit.GB), Charge.STORAGE: Unit.GB_MONTH}
     for charge in Charge:
-        in_bytes = charge in (Charge.EGRESS, Charge.RETRIEVAL)
-        yield _rate(ANY, charge, Unit.GB if in_bytes else Unit.THOUSAND, "0")
+        yield _rate(ANY, charge, units.get(charge, Unit.THOUSAND), "0")
 
 
 def _rate(storage_class: str, charge: Charge, unit: Unit, price: str) -> Rate:

@@ -23,6 +23,8 @@ FORMAT = "vaulthalla-prices"
 FORMAT_VERSION = 1
 LARGEST_FILE = 256 * 2**20
 BYTE_UNITS = frozenset({Unit.GB, Unit.GIB})
+STORAGE_UNITS = frozenset({Unit.GB_MONTH, Unit.GIB_MONTH})
+REQUEST_UNITS = frozenset(Unit) - BYTE_UNITS - STORAGE_UNITS
 PROVIDERS = sorted(profile.price_key for profile in PROFILES.values())
 
 
@@ -99,12 +101,18 @@ def _check_texts(found: PriceFile) -> None:
 
 def _rate(position: int, rate: FileRate) -> Rate:
     name = f"rates[{position}]"
-    if (rate.operation in BYTE_CHARGES) != (rate.unit in BYTE_UNITS):
+    if rate.unit not in _units(rate.operation):
         raise malformed(f"{name}.unit {rate.unit.value} does not measure {rate.operation.value}")
     if not rate.storage_class or len(rate.storage_class) > 64 or not rate.storage_class.isprintable():
         raise malformed(f"{name}.storage_class must be 1 to 64 printable characters")
     price = amount(rate.price, option=f"{name}.price")
     return Rate(storage_class=rate.storage_class, charge=rate.operation, unit=rate.unit, price=price)
+
+
+def _units(charge: Charge) -> frozenset[Unit]:
+    if charge is Charge.STORAGE:
+        return STORAGE_UNITS
+    return BYTE_UNITS if charge in BYTE_CHARGES else REQUEST_UNITS
 
 
 def _check_rates(rates: tuple[Rate, ...]) -> None:

@@ -10,13 +10,12 @@ import urllib3
 from budgets.catalog import listed, price_key, store
 from budgets.catalog_aws import HOST, is_offer, price_list_path, read_offer
 from budgets.catalog_file import LARGEST_FILE, Prices, malformed, read_prices
+from budgets.price_remedies import READABLE
 from budgets.pricing import ANY, Charge, Unit
 from vaulthalla.errors import Refused
 from vaulthalla.vaults.models import Vault, VaultKind
 
 TIMEOUT = urllib3.Timeout(connect=5, read=30)
-# Whose prices can be read by a program, without credentials.
-READABLE = ("aws-s3",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +70,14 @@ def refresh_for(vault: Vault) -> str:
 
 
 def regions_in_use() -> list[tuple[str, str]]:
-    """Provider and region of every bucket; Amazon's first region where there is none."""
+    """Provider and region of every bucket."""
     vaults = Vault.objects.filter(kind=VaultKind.S3).select_related("api_key")
-    found = {price_key(vault) for vault in vaults}
-    return sorted(found) or [("aws-s3", "us-east-1")]
+    return sorted({price_key(vault) for vault in vaults})
+
+
+def refresh_in_use(*, host: str = HOST) -> list[Refreshed]:
+    """What beat asks for once a day: the lists that price some bucket and can be read without anybody's help."""
+    return [refresh(*pair, host=host) for pair in regions_in_use() if pair[0] in READABLE]
 
 
 def read_any(content: bytes) -> Prices:

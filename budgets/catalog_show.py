@@ -7,14 +7,16 @@ from typing import Any
 
 from budgets.catalog import Listed, listed
 from budgets.catalog_file import LARGEST_FILE, PROVIDERS, Prices
-from budgets.catalog_refresh import READABLE, regions_in_use
+from budgets.catalog_refresh import regions_in_use
 from budgets.models import PriceList
-from budgets.pricing import ANY, BYTE_CHARGES, Catalog, Charge, money
+from budgets.price_remedies import READABLE
+from budgets.pricing import ANY, MINIMUMS, Catalog, Charge, Unit, money
 from vaulthalla.console import table
 from vaulthalla.errors import Refused
 from vaulthalla.units import format_duration
 
 DEFAULT_REGION = "us-east-1"
+UNIT_NAMES = {Unit.GB: "GB", Unit.GIB: "GiB", Unit.GB_MONTH: "GB and month", Unit.GIB_MONTH: "GiB and month"}
 
 
 def read_file(path: str) -> bytes:
@@ -33,7 +35,8 @@ def wanted(provider: str | None, region: str | None) -> list[tuple[str, str]]:
     if region:
         return [(provider or READABLE[0], region)]
     pairs = [pair for pair in regions_in_use() if provider in (None, pair[0])]
-    return pairs or [(provider or READABLE[0], DEFAULT_REGION if provider in READABLE else ANY)]
+    name = provider or READABLE[0]
+    return pairs or [(name, DEFAULT_REGION if name in READABLE else ANY)]
 
 
 def check_provider(provider: str | None) -> None:
@@ -97,9 +100,15 @@ def verified_text(value: dict[str, Any]) -> str:
 
 
 def missing(catalog: Catalog) -> list[str]:
-    """Charges without a price, of every class that the list names."""
+    """Charges without a price, of every class that the list names: of storage, where some of it may be cut short."""
     classes = sorted({rate.storage_class for rate in catalog.rates} - {ANY}) or ["STANDARD"]
-    return [f"{c.value} of {name}" for name in classes for c in Charge if catalog.rate(name, c) is None]
+    return [
+        f"{charge.value} of {name}"
+        for name in classes
+        for charge in Charge
+        if charge is not Charge.STORAGE or (catalog.provider, name) in MINIMUMS
+        if catalog.rate(name, charge) is None
+    ]
 
 
 def _current() -> list[Listed]:
@@ -136,6 +145,7 @@ def _list_text(value: dict[str, Any]) -> str:
 
 
 def _per(rate: dict[str, Any], currency: str) -> str:
-    if rate["operation"] in BYTE_CHARGES:
-        return f"{currency} per {'GiB' if rate['unit'] == 'gib' else 'GB'}"
+    unit = Unit(rate["unit"])
+    if unit in UNIT_NAMES:
+        return f"{currency} per {UNIT_NAMES[unit]}"
     return f"{currency} per {rate['unit'].partition('_')[0]}"

@@ -1,4 +1,4 @@
-"""`vh pricing …`: parse, call, print."""
+"""`vh pricing …`: parse, call, print; and where the commands of this app are mounted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from budgets.notification_commands import notifications_app
 from vaulthalla.cliroot import command, group
 from vaulthalla.console import Console
 
@@ -22,8 +23,11 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="JSON: our format, or 
 def register(root: typer.Typer) -> None:
     # Its commands attach themselves to the group above.
     import_module("budgets.budget_commands")
+    import_module("budgets.bill_commands")
     root.add_typer(pricing_app, name="pricing")
     root.add_typer(pricing_app, name="price", hidden=True)
+    root.add_typer(notifications_app, name="notifications")
+    root.add_typer(notifications_app, name="notification", hidden=True)
 
 
 @command(catalog_app, "show", "list", "ls", example="vh pricing catalog show --provider aws-s3")

@@ -6,21 +6,27 @@ import calendar
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from budgets import sql
+from budgets.alerts import projected as projection
+from budgets.catalog import catalog_of
+from budgets.class_use import by_storage_class
 from budgets.models import DaySpend, LedgerEntry, PriceList, PricePolicy
 from budgets.price_policy import Mode, Scope
-from budgets.pricing import ANY, EXACT, Usage, money, month_price
+from budgets.pricing import ANY, EXACT, FREE_TIERS, Catalog, Usage, money, month_price
+from budgets.reserve import NO_VAULT
 from vaulthalla.console import table
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault
 
 MOST = 1000
+# Of requests that were sent before there was a vault.
+PROBES = "(probes)"
 COLUMNS = (
     "id", "run", "run_kind", "vault", "provider", "kind", "class", "quantity", "amount", "currency", "catalog", "day",
     "recorded_at",
@@ -39,7 +45,7 @@ def _entry(row: LedgerEntry) -> dict[str, Any]:
         "id": str(row.pk),
         "run": str(row.run_id),
         "run_kind": row.run_kind,
-        "vault": row.vault_name,
+        "vault": row.vault_name or PROBES,
         "provider": row.provider,
         "kind": row.kind,
         "class": row.request_class,
@@ -129,12 +135,13 @@ def report(first: date) -> dict[str, Any]:
     elapsed = min(max((today - first).days + 1, 0), days)
     totals = _totals(rows, elapsed=elapsed, days=days)
     current = first == today.replace(day=1)
+    names = vault_names({row.vault_id for row in rows})
     return {
         "month": f"{first:%Y-%m}",
         "days_elapsed": elapsed,
         "days": days,
         "totals": totals,
-        "by_vault": _grouped(rows, lambda r: _names(rows).get(r.vault_id, str(r.vault_id)), "vault"),
+        "by_vault": _grouped(rows, lambda r: names.get(r.vault_id, str(r.vault_id)), "vault"),
         "by_class": _grouped(rows, lambda r: r.request_class, "class"),
         "by_operation": _grouped(rows, _operation(rows), "operation"),
         "by_provider": _bills(rows),
@@ -147,14 +154,14 @@ def _operation(rows: list[DaySpend]) -> Any:
     return lambda row: kinds.get(row.run_id, "under_way")
 
 
-def _names(rows: list[DaySpend]) -> dict[int, str]:
-    ids = {row.vault_id for row in rows}
+def vault_names(ids: Collection[int]) -> dict[int, str]:
+    """Also of vaults that are gone, as long as their ledger is there."""
     gone = dict(LedgerEntry.objects.filter(vault_id__in=ids).values_list("vault_id", "vault_name").order_by("id"))
-    return {**gone, **dict(Vault.objects.filter(pk__in=ids).values_list("pk", "name"))}
+    return {**gone, **dict(Vault.objects.filter(pk__in=ids).values_list("pk", "name")), NO_VAULT: PROBES}
 
 
 def _cost(row: DaySpend) -> Decimal:
-    return EXACT.multiply(row.unit_price or Decimal(0), Decimal(row.used + row.lost))
+    return EXACT.multiply(row.unit_price or Decimal(0), Decimal(row.used + row.lost - row.unbilled))
 
 
 def _grouped(rows: list[DaySpend], key: Any, name: str) -> list[dict[str, Any]]:
@@ -184,34 +191,36 @@ def _totals(rows: list[DaySpend], *, elapsed: int, days: int) -> list[dict[str, 
         spent = None if one["amount"] is None else Decimal(one["amount"])
         projected = None
         if spent is not None and elapsed:
-            projected = money(EXACT.divide(EXACT.multiply(spent, Decimal(days)), Decimal(elapsed)))
+            projected = money(projection(spent, elapsed=elapsed, days=days))
         found.append({"currency": one["currency"], "amount": one["amount"], "projected": projected})
     return found
 
 
 def _bills(rows: list[DaySpend]) -> list[dict[str, Any]]:
-    """What a provider that rounds a month's requests up will ask: R2's next million."""
-    from budgets.catalog import catalog_of
-
+    """What a provider that rounds a month's requests up will ask: R2's next million, for each storage class."""
     found = []
     for provider in sorted({row.provider for row in rows}):
         mine = [row for row in rows if row.provider == provider]
-        requests: dict[RequestClass, int] = defaultdict(int)
-        for row in mine:
-            requests[RequestClass(row.request_class)] += row.used + row.lost
+        used = by_storage_class(mine)
         newest = PriceList.objects.filter(provider=provider, region=ANY).order_by("-checked_at", "-id").first()
-        rounded = None
-        if newest is not None:
-            rounded = month_price(catalog_of(newest), [Usage(storage_class="STANDARD", requests=requests)]).amount
+        catalog = None if newest is None else catalog_of(newest)
         total = _grouped(mine, lambda _: "all", "of")
         found.append(
             {
                 "provider": provider,
                 "amount": total[0]["amount"] if len(total) == 1 else None,
-                "billed_rounded_up": None if rounded is None else money(rounded),
+                "billed_rounded_up": _month(catalog, used.usages, free_tier=False),
+                "after_free_tier": _month(catalog, used.usages, free_tier=True) if provider in FREE_TIERS else None,
+                "storage_classes": {usage.storage_class: usage.attempts for usage in used.usages},
+                "class_assumed": used.assumed,
             }
         )
     return found
+
+
+def _month(catalog: Catalog | None, usages: Iterable[Usage], *, free_tier: bool) -> str | None:
+    found = None if catalog is None else month_price(catalog, usages, free_tier=free_tier).amount
+    return None if found is None else money(found)
 
 
 def _exhaustion(today: date, elapsed: int) -> list[dict[str, Any]]:
@@ -242,7 +251,18 @@ def report_text(value: dict[str, Any]) -> str:
     for name in ("vault", "class", "operation"):
         rows = [(e[name], e["requests"], e["amount"] or "unknown", e["currency"]) for e in value[f"by_{name}"]]
         parts.append(table((name.upper(), "REQUESTS", "AMOUNT", "CURRENCY"), rows))
-    bills = [(b["provider"], b["amount"], b["billed_rounded_up"]) for b in value["by_provider"]]
-    parts.append(table(("PROVIDER", "AMOUNT", "ROUNDED UP"), bills))
+    bills = [
+        (
+            b["provider"], b["amount"], b["billed_rounded_up"], b["after_free_tier"], _classes(b["storage_classes"]),
+            b["class_assumed"] or None,
+        )
+        for b in value["by_provider"]
+    ]  # fmt: skip
+    heads = ("PROVIDER", "AMOUNT", "ROUNDED UP", "AFTER FREE TIER", "STORAGE CLASSES", "ASSUMED")
+    parts.append(table(heads, bills))
     parts += [f"Policy {e['policy']}: used up on {e['date']}" for e in value["exhaustion"] if e["date"]]
     return "\n\n".join(parts)
+
+
+def _classes(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

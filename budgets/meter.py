@@ -7,19 +7,26 @@ the lease always covers what the counters still hold plus what they spent since 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, date, datetime
+from time import monotonic
 from types import TracebackType
 
 from django.db import transaction
 
 from budgets import sql
-from budgets.reserve import more
+from budgets.days import Clock
+from budgets.pricing import is_billed
+from budgets.reserve import judge, more
 from budgets.share import Draw, affordable, can_come_back, shares, unpaid
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import MeterRefused
 from vaulthalla.work.lease import Lease
+
+ByDay = defaultdict[date, Requests]
 
 
 class ChunkMeter:
@@ -29,9 +36,15 @@ class ChunkMeter:
         self._lease = lease
         self._lock = threading.Lock()
         self._left = Requests()
-        self._spent = Requests()
-        # What of it the transaction of this number has booked; void once that was rolled back.
-        self._booked = (0, Requests())
+        # By the day on which it was spent, by the database's clock as the last draw told it.
+        self._spent: ByDay = defaultdict(Requests)
+        # What of it the provider does not bill; who that is, the last draw told.
+        self._provider = ""
+        self._unbilled: ByDay = defaultdict(Requests)
+        # Nothing is sent before the first draw.
+        self._clock = Clock(said=datetime.now(UTC), asked_at=monotonic())
+        # What of both the transaction of this number has booked; void once that was rolled back.
+        self._booked: tuple[int, dict[date, Requests], dict[date, Requests]] = (0, {}, {})
         self._closed = False
         self._thread = threading.local()
         self._exhausted: RequestClass | None = None
@@ -46,6 +59,12 @@ class ChunkMeter:
         """Counts one attempt. Raises MeterRefused when nothing is left, or the lease has lapsed: send nothing."""
         self._take(request_class, 1)
 
+    def answered(self, request_class: RequestClass, status: int) -> None:
+        """Notes that the provider does not bill this thread's last attempt, if so, on the day on which it was sent."""
+        if not is_billed(self._provider, status):
+            with self._lock:
+                self._unbilled[self._thread.day][request_class] += 1
+
     def received(self, count: int) -> None:
         """Counts body bytes. Raises MeterRefused when there are more than were drawn: stop the transfer."""
         if count:
@@ -59,9 +78,14 @@ class ChunkMeter:
             rest = min(count - taken, self._left[request_class])
             self._left[request_class] -= rest
             # Of bytes that arrived uninvited, as many are booked as there were: the limit holds.
-            self._spent[request_class] += taken + rest
+            self._thread.day = self._today()
+            self._spent[self._thread.day][request_class] += taken + rest
             if taken + rest < count:
                 raise MeterRefused(request_class, f"The chunk holds no more {request_class} of the run's budget.")
+
+    def _today(self) -> date:
+        """The UTC day that requests of now belong to. Called under the lock."""
+        return self._clock.day(monotonic())
 
     def _check_open(self) -> None:
         if self._closed or self._lease.lapsed:
@@ -103,7 +127,7 @@ class ChunkMeter:
     def spent(self) -> Requests:
         """Since the last settlement that was committed."""
         with self._lock:
-            return Requests({name: count for name, count in self._spent.items() if count})
+            return Requests.summed(_some(self._spent).values())
 
     @property
     def exhausted(self) -> RequestClass | None:
@@ -120,6 +144,12 @@ class ChunkMeter:
         """
         if self._lease.committing:
             raise RuntimeError("A draw must be committed before it is spent: not inside a commit.")
+        with self._lock:
+            unbilled = _some(self._unbilled)
+        if unbilled:
+            # What it left of a limit may be spent again.
+            with self._lease.commit():
+                self.settle()
         least = need if at_least is None else at_least
         wanted = Requests({name: max(need[name], least[name]) for name in (*need, *least)})
         answer = self._draw(wanted, least)
@@ -133,8 +163,12 @@ class ChunkMeter:
     def _draw(self, need: Requests, at_least: Requests) -> Draw:
         lease = self._lease
         with transaction.atomic():
-            if not sql.hold_lease(lease.chunk_id, lease.token):
+            asked_at = monotonic()
+            now = sql.hold_lease(lease.chunk_id, lease.token)
+            if now is None:
                 raise lease.lost()
+            self._clock = Clock(said=now, asked_at=asked_at)
+            self._provider = judge(lease.run_id)
             lines = _but(sql.lock(lease.run_id, need), self.keeps_back)
             granted, refused = shares(lines, need=need, at_least=at_least, workers=sql.active_chunks(lease.run_id))
             if refused:
@@ -163,16 +197,14 @@ class ChunkMeter:
         if not (lacking := unpaid(lines, granted)) or more(self._lease.run_id, lacking):
             return granted
         smaller = affordable(lines, granted, at_least=at_least)
-        if not (lacking := unpaid(lines, smaller)) or more(self._lease.run_id, lacking):
+        lacking, own = unpaid(lines, smaller), sql.own(self._lease.token)
+        out = {name: (lines[name].paid or 0) + lines[name].held - own[name] for name in lacking}
+        exhausted = next((name for name in lacking if out[name] < at_least[name]), None)
+        # Leave to pass a limit is not spent while what others hold could come back.
+        if not lacking or more(self._lease.run_id, lacking, overridable=exhausted is not None):
             return smaller
-        own = sql.own(self._lease.token)
-        for name in lacking:
-            line = lines[name]
-            if (line.paid or 0) + line.held - own[name] < at_least[name]:
-                self._exhausted = name
-                return Draw.EXHAUSTED
-        self._exhausted = None
-        return Draw.WAIT
+        self._exhausted = exhausted
+        return Draw.EXHAUSTED if exhausted else Draw.WAIT
 
     def settle(self) -> None:
         """Books what was spent as used; inside `with lease.commit():`."""
@@ -183,13 +215,15 @@ class ChunkMeter:
         self._lease.before_commit(self._close)
 
     def _settle(self) -> None:
-        number, booked = self._booked
+        number, spent_before, unbilled_before = self._booked
         if number != self._lease.transactions:
-            booked = Requests()
-        fresh = Requests({name: count - booked[name] for name, count in self.spent.items()})
-        sql.settle(self._lease.run_id, self._lease.token, fresh)
-        self._booked = (self._lease.transactions, Requests(booked + fresh))
-        self._lease.after_commit(lambda: self._forget(fresh))
+            spent_before, unbilled_before = {}, {}
+        with self._lock:
+            spent, unbilled = _some(self._spent), _some(self._unbilled)
+        fresh, fresh_unbilled = _since(spent, spent_before), _since(unbilled, unbilled_before)
+        sql.settle(self._lease.run_id, self._lease.token, fresh, fresh_unbilled)
+        self._booked = (self._lease.transactions, spent, unbilled)
+        self._lease.after_commit(lambda: self._forget(fresh, fresh_unbilled))
 
     def _close(self) -> None:
         with self._lock:
@@ -197,10 +231,20 @@ class ChunkMeter:
         self._settle()
         sql.give_back(self._lease.run_id, self._lease.token)
 
-    def _forget(self, spent: Requests) -> None:
+    def _forget(self, spent: Mapping[date, Requests], unbilled: Mapping[date, Requests]) -> None:
         # Subtracted, not cleared: other threads may have gone on since.
         with self._lock:
-            self._spent.subtract(spent)
+            for booked, kept in ((spent, self._spent), (unbilled, self._unbilled)):
+                for day, amounts in booked.items():
+                    kept[day].subtract(amounts)
+
+
+def _some(by_day: ByDay) -> dict[date, Requests]:
+    return {day: Requests(+amounts) for day, amounts in by_day.items() if +amounts}
+
+
+def _since(now: Mapping[date, Requests], before: Mapping[date, Requests]) -> dict[date, Requests]:
+    return {day: Requests(amounts - before.get(day, Requests())) for day, amounts in now.items()}
 
 
 def _but(lines: dict[RequestClass, sql.Line], kept: Requests) -> dict[RequestClass, sql.Line]:
@@ -242,6 +286,9 @@ class Unmetered:
 
     def attempt(self, request_class: RequestClass) -> None:
         """Any number."""
+
+    def answered(self, request_class: RequestClass, status: int) -> None:
+        """Any status."""
 
     def received(self, count: int) -> None:
         """Any number."""

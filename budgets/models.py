@@ -6,7 +6,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from budgets.price_policy import Mode, Scope
+from budgets.alerts import Severity, Topic
+from budgets.bill_map import Format
+from budgets.price_policy import Mode, Scope, Window
 from budgets.pricing import Charge, Unit
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault
@@ -58,6 +60,7 @@ class Allotment(models.Model):
     lease_token = models.UUIDField()
     request_class = models.CharField(max_length=20, choices=REQUEST_CLASSES)
     amount = models.BigIntegerField()
+    day = models.DateField(null=True, help_text="The UTC day on which the lease was last heard of: of what gets lost.")
 
     class Meta:
         constraints = [
@@ -159,13 +162,18 @@ class Purse(models.Model):
     vault_id = models.BigIntegerField()
     vault_name = models.CharField(max_length=100)
     provider = models.CharField(max_length=32)
+    bucket = models.CharField(max_length=255, blank=True)
     currency = models.CharField(max_length=8, blank=True)
     price_list = models.ForeignKey(PriceList, null=True, on_delete=models.PROTECT, related_name="+")
     catalog_version = models.CharField(max_length=200, blank=True)
     verified = models.BooleanField(default=False)
     tolerated = models.JSONField(default=list, help_text="Policies that an override stands in for.")
+    judged = models.CharField(max_length=200, blank=True, help_text="The `enforce` policies it was last held against.")
     refused_reason = models.TextField(blank=True)
     refused_remedy = models.TextField(blank=True)
+    refused_policy = models.BigIntegerField(null=True)
+    refused_window = models.CharField(max_length=8, blank=True)
+    notes = models.JSONField(default=list, help_text="Limits that it passed, where policies do not enforce them.")
 
     class Meta:
         indexes = [models.Index(fields=["vault_id"], name="purse_by_vault")]
@@ -175,27 +183,95 @@ class Purse(models.Model):
 
 
 class DaySpend(models.Model):
-    """What one run used and lost of one class on one UTC day. Outlives the run: money that is spent stays so."""
+    """What one run used and lost of one class on one UTC day at one price: paid for, but for what is `unbilled`.
+
+    Outlives the run: money that is spent stays so, at the price that held when it was spent.
+    """
 
     run_id = models.BigIntegerField()
     vault_id = models.BigIntegerField()
     provider = models.CharField(max_length=32)
+    bucket = models.CharField(max_length=255, blank=True, help_text="Bills name buckets, not vaults.")
     currency = models.CharField(max_length=8)
     day = models.DateField()
     request_class = models.CharField(max_length=20, choices=REQUEST_CLASSES)
     used = models.BigIntegerField(default=0)
     lost = models.BigIntegerField(default=0)
+    unbilled = models.BigIntegerField(
+        default=0, help_text="How many of `used` were answered with what the provider does not bill."
+    )
     unit_price = models.DecimalField(max_digits=60, decimal_places=40, null=True)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["run_id", "request_class", "day"], name="one_spend_per_class_and_day"),
+            models.UniqueConstraint(
+                fields=["run_id", "request_class", "day", "unit_price"],
+                name="one_spend_per_class_day_and_price",
+                nulls_distinct=False,
+            ),
         ]
         # The windows of the policies: today and this month.
         indexes = [models.Index(fields=["day"], name="spend_by_day")]
 
     def __str__(self) -> str:
         return f"{self.request_class} of run {self.run_id} on {self.day}"
+
+
+class ClassUse(models.Model):
+    """How much of what a run spent in one UTC month was on objects of one storage class: known once the run is over."""
+
+    run_id = models.BigIntegerField()
+    month = models.DateField(help_text="Its first day.")
+    storage_class = models.CharField(max_length=64)
+    request_class = models.CharField(max_length=20, choices=REQUEST_CLASSES)
+    quantity = models.BigIntegerField()
+    copied_bytes = models.BigIntegerField(default=0, help_text="What server-side copies read: of `copy` alone.")
+    cut_short = models.DecimalField(
+        max_digits=30, decimal_places=0, default=0, help_text="Byte-seconds of minimum durations not reached."
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["run_id", "month", "storage_class", "request_class"], name="one_use_per_month_and_classes"
+            ),
+        ]
+        indexes = [models.Index(fields=["month"], name="class_use_by_month")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.request_class} of {self.storage_class} in run {self.run_id}"
+
+
+class BillLine(models.Model):
+    """What a provider says was asked of one bucket in one period. Importing the period again replaces it."""
+
+    source = models.CharField(max_length=16, choices=[(f.value, f.value) for f in Format])
+    provider = models.CharField(max_length=32)
+    account = models.CharField(max_length=64, blank=True)
+    bucket = models.CharField(max_length=255, blank=True, help_text="Empty: the line names none.")
+    operation = models.CharField(max_length=100, help_text="As the provider calls it.")
+    tier = models.CharField(max_length=16, help_text="What it is summed with.")
+    request_class = models.CharField(max_length=20, choices=REQUEST_CLASSES, blank=True)
+    storage_class = models.CharField(max_length=64, blank=True)
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    quantity = models.BigIntegerField()
+    imported_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            # Importing twice counts once.
+            models.UniqueConstraint(
+                fields=["source", "provider", "account", "bucket", "operation", "tier", "storage_class", "starts_at"],
+                name="one_bill_line_per_period",
+            ),
+            models.CheckConstraint(name="bill_line_not_negative", condition=Q(quantity__gte=0)),
+            models.CheckConstraint(name="bill_line_lasts", condition=Q(ends_at__gt=F("starts_at"))),
+        ]
+        indexes = [models.Index(fields=["starts_at"], name="bill_line_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.operation} of {self.bucket or self.account}"
 
 
 class EntryKind(models.TextChoices):
@@ -267,3 +343,71 @@ class PriceOverride(models.Model):
 
     def __str__(self) -> str:
         return f"override {self.pk} ({self.status})"
+
+
+class Notification(models.Model):
+    """One cause that somebody should know of, however often it was found.
+
+    It is open until it is resolved: its window is over, or what it tells of is. Until then the same cause only counts
+    up; afterwards it is a new one. Acknowledging it silences it. Vaults and policies are named, not referred to: a
+    run that ends must not wait for whoever deletes one.
+    """
+
+    topic = models.CharField(max_length=32, choices=Topic.choices)
+    severity = models.CharField(max_length=8, choices=Severity.choices)
+    cause = models.CharField(max_length=600)
+    title = models.CharField(max_length=200)
+    text = models.TextField()
+    remedy = models.TextField(blank=True)
+    quiet = models.BooleanField(default=False, help_text="Recorded for a policy that only reports; not sent.")
+    vault_id = models.BigIntegerField(null=True)
+    vault_name = models.CharField(max_length=100, blank=True)
+    policy_id = models.BigIntegerField(null=True)
+    window = models.CharField(max_length=8, choices=[(w.value, w.value) for w in Window], blank=True)
+    window_start = models.DateField(null=True)
+    count = models.PositiveIntegerField(default=1)
+    first_seen = models.DateTimeField(db_default=Now())
+    last_seen = models.DateTimeField(db_default=Now())
+    acknowledged_by = models.CharField(max_length=150, blank=True)
+    acknowledged_at = models.DateTimeField(null=True)
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            # One message per cause: of two workers that find it at once, one adds it and the other counts.
+            models.UniqueConstraint(
+                fields=["cause"], name="one_open_notification_per_cause", condition=Q(resolved_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.severity})"
+
+
+class Channel(models.TextChoices):
+    EMAIL = "email", "e-mail"
+    WEBHOOK = "webhook", "signed webhook"
+
+
+class Delivery(models.Model):
+    """One notification's way over one channel. `next_at` empty: delivered, or given up with the last error."""
+
+    notification = models.ForeignKey(Notification, on_delete=models.CASCADE, related_name="deliveries")
+    channel = models.CharField(max_length=8, choices=Channel.choices)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(null=True, db_default=Now())
+    delivered_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        constraints = [
+            # A notification is sent once over each channel, whoever thinks of it.
+            models.UniqueConstraint(fields=["notification", "channel"], name="one_delivery_per_channel"),
+        ]
+        # The tick: what is to be sent now.
+        indexes = [models.Index(fields=["next_at"], name="delivery_due", condition=Q(next_at__isnull=False))]
+
+    def __str__(self) -> str:
+        return f"notification {self.notification_id} by {self.channel}"

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from budgets import notices
+from budgets.alerts import Cause, Severity, Topic
 from budgets.models import OverrideStatus, PriceOverride
+from budgets.people import is_superuser, named
 from budgets.price_policy import Mode
 from vaulthalla.errors import NotFound, Refused
+from vaulthalla.vaults.lookup import row_id
 from vaulthalla.vaults.models import Vault
 
 SHORTEST, LONGEST = timedelta(minutes=1), timedelta(minutes=120)
 OPEN = (OverrideStatus.REQUESTED, OverrideStatus.APPROVED)
 
 
-def os_user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def request(vault: Vault, policies: list[int], *, reason: str, by: str, ttl: timedelta) -> PriceOverride:
+def request(vault: Vault, policies: list[int], *, reason: str, by: str | None, ttl: timedelta) -> PriceOverride:
     """Raises Refused for policies that do not watch this vault, and for a time out of bounds."""
     from budgets.catalog import price_key
     from budgets.reserve import applicable
 
+    asker = named(by)
     if vault.api_key is None:
         raise Refused(f"VAULT {vault.name!r} is local: nothing is billed.", remedy="Name a vault with a bucket.")
     if not reason.strip() or len(reason) > 500:
@@ -42,15 +39,38 @@ def request(vault: Vault, policies: list[int], *, reason: str, by: str, ttl: tim
     if not wanted or not set(wanted) <= enforced:
         known = ", ".join(map(str, sorted(enforced))) or "none"
         raise _invalid("--policy", f"ids of `enforce` policies that watch {vault.name} ({known})")
-    return PriceOverride.objects.create(
-        vault=vault, policies=wanted, reason=reason, requested_by=by, expires_at=Now() + ttl
+    with transaction.atomic():
+        asked = PriceOverride.objects.create(
+            vault=vault, policies=wanted, reason=reason, requested_by=asker, expires_at=Now() + ttl
+        )
+        notices.tell([_cause(asked, vault)])
+    return asked
+
+
+def _cause(asked: PriceOverride, vault: Vault) -> Cause:
+    policies = ", ".join(map(str, asked.policies))
+    return Cause(
+        topic=Topic.OVERRIDE,
+        parts=(str(asked.pk),),
+        severity=Severity.WARNING,
+        title=f"{vault.name}: {asked.requested_by} asks to pass a limit once"[:200],
+        text=f"Override {asked.pk}, to pass policies {policies} with one run of {vault.name}: {asked.reason}",
+        remedy=f"vh pricing override approve {asked.pk}",
+        vault_id=vault.pk,
+        vault_name=vault.name,
     )
 
 
-def decide(number: str, status: OverrideStatus, *, by: str) -> PriceOverride:
+def _decided(found: PriceOverride) -> None:
+    """Nobody needs to be told any more that it was asked for."""
+    notices.resolve(Q(cause=f"{Topic.OVERRIDE.value}/{found.pk}"))
+
+
+def decide(number: str, status: OverrideStatus, *, by: str | None) -> PriceOverride:
     """Approves, denies or cancels. Raises Refused where its state or the person does not allow it."""
+    who = named(by)
     with transaction.atomic():
-        found = PriceOverride.objects.select_for_update().filter(pk=number).first() if number.isdigit() else None
+        found = PriceOverride.objects.select_for_update().filter(pk=row_id(number)).first()
         if found is None:
             raise NotFound(f"There is no override {number!r}.", remedy="`vh pricing override list` shows them.")
         allowed = OPEN if status is OverrideStatus.CANCELLED else (OverrideStatus.REQUESTED,)
@@ -59,21 +79,18 @@ def decide(number: str, status: OverrideStatus, *, by: str) -> PriceOverride:
                 f"Override {found.pk} is {found.status}.", code="override_state", remedy="Request another one."
             )
         if status is OverrideStatus.APPROVED:
-            _check_approver(found, by)
-        found.status, found.decided_by, found.decided_at = status, by, Now()
+            _check_approver(found, who)
+        found.status, found.decided_by, found.decided_at = status, who, Now()
         found.save(update_fields=["status", "decided_by", "decided_at"])
+        _decided(found)
     found.refresh_from_db()
     return found
 
 
 def _check_approver(found: PriceOverride, by: str) -> None:
-    from django.contrib.auth import get_user_model
-
     if not PriceOverride.objects.filter(pk=found.pk, expires_at__gt=Now()).exists():
         raise Refused(f"Override {found.pk} has expired.", code="override_expired", remedy="Request another one.")
-    if by != found.requested_by:
-        return
-    if not get_user_model().objects.filter(username=by, is_superuser=True, is_active=True).exists():
+    if by == found.requested_by and not is_superuser(by):
         raise Refused(
             f"{by!r} requested override {found.pk} and cannot approve it.",
             code="override_self_approval",

@@ -18,7 +18,8 @@ from vaulthalla.units import duration
 from vaulthalla.vaults.lookup import vault_by_name
 from vaulthalla.vaults.models import Vault, VaultKind
 
-CLEARS = ("", "none", "null", "unlimited")
+# Not the empty word: a variable that is not set must not lift a limit.
+CLEARS = ("none", "null", "unlimited")
 ALIASES = {"warning": Mode.WARN, "enforced": Mode.ENFORCE}
 LIMITS = ("max_run", "max_daily", "max_monthly")
 

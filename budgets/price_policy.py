@@ -120,19 +120,40 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A limit that is passed, or a price that cannot be judged, where that blocks nothing."""
+
+    policy: Policy
+    text: str
+    window: Window | None = None
+    issue: Issue | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether a run says so; `report` only records."""
+        return self.policy.mode is not Mode.REPORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What all policies together say. `issues` are those that block, `blocking` the windows that do."""
 
     checks: tuple[Check, ...] = ()
     blocking: tuple[Check, ...] = ()
     issues: tuple[tuple[Policy, Issue], ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     unknowns: tuple[str, ...] = ()
     policies: tuple[int, ...] = ()
+    currency: str = ""
 
     @property
     def allowed(self) -> bool:
         return not self.blocking and not self.issues
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a dry-run says: a price that cannot be judged whatever the mode, a limit where it is not `report`."""
+        return tuple(note.text for note in self.notes if note.issue or note.told)
 
     @property
     def result(self) -> str:
@@ -199,7 +220,7 @@ def evaluate(
 
     A policy whose price cannot be judged makes no checks. `tolerated` are those an override stands in for.
     """
-    checks, blocking, issues, warnings, seen = [], [], [], [], []
+    checks, blocking, issues, notes, seen = [], [], [], [], []
     for policy in sorted((p for p in policies if p.mode is not Mode.OFF), key=lambda p: p.id):
         seen.append(policy.id)
         issue = issue_of(policy, quote)
@@ -208,7 +229,8 @@ def evaluate(
             if policy.mode is Mode.ENFORCE:
                 issues.append((policy, found))
             else:
-                warnings.append(f"{found.value} for {policy.scope.value} policy {policy.id}")
+                text = f"{found.value} for {policy.scope.value} policy {policy.id}"
+                notes.append(Note(policy=policy, issue=found, text=text))
             continue
         for window, limit in policy.limits:
             before = used.get((policy.id, window), Decimal(0))
@@ -216,15 +238,17 @@ def evaluate(
             checks.append(check)
             if check.exceeded and policy.mode is Mode.ENFORCE and policy.id not in tolerated:
                 blocking.append(check)
-            elif check.exceeded and policy.mode is not Mode.REPORT:
-                warnings.append(_warning(check, overridden=policy.mode is Mode.ENFORCE))
+            elif check.exceeded:
+                text = _warning(check, overridden=policy.mode is Mode.ENFORCE)
+                notes.append(Note(policy=policy, window=window, text=text))
     return Decision(
         checks=tuple(checks),
         blocking=tuple(blocking),
         issues=tuple(issues),
-        warnings=tuple(warnings),
+        notes=tuple(notes),
         unknowns=quote.unknowns,
         policies=tuple(seen),
+        currency=quote.currency,
     )
 
 

@@ -1,13 +1,14 @@
 """What requests and bytes cost, from a catalog value: exact decimals, no database, no clock.
 
-Prices are of requests and of traffic: storage at rest, early deletion and free tiers are not in them.
+Prices are of requests, of traffic, and of storage that is billed though nothing is stored any more: what is left of a
+minimum duration when an object ends. Storage at rest is not in them.
 What the catalog does not list is unknown, never free; an amount with an unknown part is no amount.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Context, Decimal
 from enum import StrEnum
 
@@ -17,12 +18,17 @@ from vaulthalla.requests import RequestClass
 EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 CENT = Decimal("0.00000001")
 ANY = "*"
-# The month that recurring costs are told for.
-MONTH_SECONDS = 30 * 86_400
+STANDARD = "STANDARD"
+DAY_SECONDS = 86_400
+# The month that recurring costs and storage are told for.
+MONTH_SECONDS = 30 * DAY_SECONDS
 
 
 class Charge(StrEnum):
-    """What a provider charges for: each class of requests, bytes leaving it, and bytes read from a colder class."""
+    """What a provider charges for.
+
+    Each class of requests, bytes leaving it, bytes read from a colder class, and bytes kept for a while.
+    """
 
     LIST = "list"
     HEAD = "head"
@@ -32,6 +38,7 @@ class Charge(StrEnum):
     DELETE = "delete"
     EGRESS = "egress"
     RETRIEVAL = "retrieval"
+    STORAGE = "storage"
 
 
 class Unit(StrEnum):
@@ -41,13 +48,56 @@ class Unit(StrEnum):
     MILLION = "1000000_requests"
     GB = "gb"
     GIB = "gib"
+    GB_MONTH = "gb_month"
+    GIB_MONTH = "gib_month"
 
 
-SIZES = {Unit.THOUSAND: 1_000, Unit.MILLION: 1_000_000, Unit.GB: 10**9, Unit.GIB: 2**30}
+# Requests, bytes, or, of months, byte-seconds.
+SIZES = {
+    Unit.THOUSAND: 1_000,
+    Unit.MILLION: 1_000_000,
+    Unit.GB: 10**9,
+    Unit.GIB: 2**30,
+    Unit.GB_MONTH: 10**9 * MONTH_SECONDS,
+    Unit.GIB_MONTH: 2**30 * MONTH_SECONDS,
+}
 BYTE_CHARGES = frozenset({Charge.EGRESS, Charge.RETRIEVAL})
 # R2 counts these as class A; GET and HEAD are class B.
 CLASS_A = (Charge.LIST, Charge.PUT, Charge.COPY)
 CLASS_B = (Charge.HEAD, Charge.GET)
+# Requests of Standard objects that an R2 account need not pay for each month (its pricing page, "Free tier").
+R2_FREE_TIER: Mapping[tuple[Charge, ...], int] = {CLASS_A: 10**6, CLASS_B: 10**7}
+FREE_TIERS = {"cloudflare-r2": R2_FREE_TIER}
+# "Billing for Amazon S3 error responses" (S3 User Guide); "Will I be charged for failed requests" (R2 pricing).
+UNBILLED: dict[str, Container[int]] = {"aws-s3": range(500, 600), "cloudflare-r2": (401, 403)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minimum:
+    """What a storage class bills of an object at least: so many bytes, for so many seconds."""
+
+    size: int
+    seconds: int
+
+    def cut_short(self, size: int, age_seconds: int) -> int:
+        """The byte-seconds that are billed all the same when an object of this size and age ends."""
+        return max(size, self.size) * max(0, self.seconds - max(0, age_seconds))
+
+
+def _minimum(*, days: int, size: int = 0) -> Minimum:
+    return Minimum(size=size, seconds=days * DAY_SECONDS)
+
+
+# "Minimum storage duration" and "minimum billable object size" of "Comparing the Amazon S3 storage classes" (S3 User
+# Guide) and of "R2 pricing". The overhead of archived objects, 40 KB each, is not in them.
+MINIMUMS = {
+    ("aws-s3", "STANDARD_IA"): _minimum(days=30, size=128 * 2**10),
+    ("aws-s3", "ONEZONE_IA"): _minimum(days=30, size=128 * 2**10),
+    ("aws-s3", "GLACIER_IR"): _minimum(days=90, size=128 * 2**10),
+    ("aws-s3", "GLACIER"): _minimum(days=90),
+    ("aws-s3", "DEEP_ARCHIVE"): _minimum(days=180),
+    ("cloudflare-r2", "STANDARD_IA"): _minimum(days=30),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +132,20 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Requests and downloaded bytes on objects of one storage class, and bytes that a server-side copy reads."""
+    """Requests and downloaded bytes on objects of one storage class, and bytes that a server-side copy reads.
+
+    `cut_short`: byte-seconds of minimum durations that objects did not reach, by the class of the request that ended
+    them.
+    """
 
     storage_class: str
     requests: Mapping[RequestClass, int]
     copied_bytes: int = 0
+    cut_short: Mapping[RequestClass, int] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        return sum(count for name, count in self.requests.items() if name is not RequestClass.DOWNLOAD_BYTES)
 
     def quantities(self) -> Iterable[tuple[Charge, int]]:
         """A downloaded byte is charged as leaving the provider, and as retrieved where the class has a fee.
@@ -99,6 +158,7 @@ class Usage:
                 yield Charge(request_class.value), self.requests.get(request_class, 0)
         yield Charge.EGRESS, downloaded
         yield Charge.RETRIEVAL, downloaded + self.copied_bytes
+        yield Charge.STORAGE, sum(self.cut_short.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +167,11 @@ class Price:
 
     amount: Decimal | None
     unknowns: tuple[str, ...] = field(default=())
+
+
+def is_billed(provider: str, status: int) -> bool:
+    """Whether an answer is paid for. What a provider does not say to be free is: so is a 412 or 404 of either."""
+    return status not in UNBILLED.get(provider, ())
 
 
 def price(catalog: Catalog, usages: Iterable[Usage]) -> Price:
@@ -146,15 +211,17 @@ def per_month(each: Decimal, interval_seconds: int) -> Decimal:
     return rounded(EXACT.divide(EXACT.multiply(each, Decimal(MONTH_SECONDS)), Decimal(interval_seconds)))
 
 
-def month_price(catalog: Catalog, usages: Iterable[Usage]) -> Price:
+def month_price(catalog: Catalog, usages: Iterable[Usage], *, free_tier: bool = False) -> Price:
     """A whole month's bill of one account. R2 rounds the month's class A and class B requests up to the next million.
 
-    Free tiers are left out: they belong to the account, which is used by others, too.
+    Each storage class by itself; a LIST, which is of no class, with the Standard ones, as it costs the same.
+    `free_tier`: as if nobody else used the account, so that what Standard requests it gives away are not billed.
     """
     whole = tuple(usages)
     if not any(rate.unit is Unit.MILLION for rate in catalog.rates):
         return price(catalog, whole)
-    return price(catalog, [part for group in _by_class(whole) for part in _rounded_up(group)])
+    free = FREE_TIERS.get(catalog.provider, {}) if free_tier else {}
+    return price(catalog, [_rounded_up(one, free if one.storage_class == STANDARD else {}) for one in _by_class(whole)])
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -169,15 +236,25 @@ def money(amount: Decimal) -> str:
 
 
 def _by_class(usages: tuple[Usage, ...]) -> Iterable[Usage]:
-    for storage_class in sorted({usage.storage_class for usage in usages}):
+    lists = sum(usage.requests.get(RequestClass.LIST, 0) for usage in usages)
+    for storage_class in sorted({STANDARD, *(usage.storage_class for usage in usages)}):
         parts = [usage for usage in usages if usage.storage_class == storage_class]
         requests = {c: sum(part.requests.get(c, 0) for part in parts) for c in RequestClass}
-        copied = sum(part.copied_bytes for part in parts)
-        yield Usage(storage_class=storage_class, requests=requests, copied_bytes=copied)
+        requests[RequestClass.LIST] = lists if storage_class == STANDARD else 0
+        cut_short = {c: sum(part.cut_short.get(c, 0) for part in parts) for c in RequestClass}
+        yield Usage(
+            storage_class=storage_class,
+            requests=requests,
+            copied_bytes=sum(part.copied_bytes for part in parts),
+            cut_short=cut_short,
+        )
 
 
-def _rounded_up(usage: Usage) -> Iterable[Usage]:
-    """The same usage with each class of requests at the next million, and its bytes at the next GB."""
+def _rounded_up(usage: Usage, free: Mapping[tuple[Charge, ...], int]) -> Usage:
+    """The same usage with what is not free of each class of requests at the next million, and its bytes at the next GB.
+
+    Storage that was cut short is not rounded: it is a part of what the account stores, which nobody here knows.
+    """
     requests = dict(usage.requests)
     for charges in (CLASS_A, CLASS_B):
         classes = [RequestClass(charge.value) for charge in charges]
@@ -185,10 +262,10 @@ def _rounded_up(usage: Usage) -> Iterable[Usage]:
         for c in classes:
             requests[c] = 0
         # Members of a class cost the same, so the sum may stand for any of them.
-        requests[classes[-1]] = _up(total, 10**6)
+        requests[classes[-1]] = _up(max(0, total - free.get(charges, 0)), 10**6)
     # Only retrieved bytes cost anything there, so that copied ones may stand for all of them.
     read = requests.pop(RequestClass.DOWNLOAD_BYTES, 0) + usage.copied_bytes
-    yield Usage(storage_class=usage.storage_class, requests=requests, copied_bytes=_up(read, 10**9))
+    return replace(usage, requests=requests, copied_bytes=_up(read, 10**9))
 
 
 def _up(quantity: int, step: int) -> int:

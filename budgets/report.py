@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from budgets.models import RunBudget
+from collections.abc import Collection
+
+from budgets.models import DaySpend, RunBudget
+from budgets.share import within
 from vaulthalla.requests import RequestClass, Requests
 
 
@@ -10,6 +13,11 @@ def remaining(run_id: int) -> dict[RequestClass, int | None]:
     """What is neither used, held nor lost, of each class; None is unlimited."""
     rows = RunBudget.objects.filter(run=run_id)
     return {RequestClass(row.request_class): _remaining(row) for row in rows}
+
+
+def let_through(run_id: int, needs: Requests) -> Requests:
+    """What of `needs` the run's request limits leave room for."""
+    return within(needs, remaining(run_id))
 
 
 def limits(run_id: int) -> dict[RequestClass, int | None]:
@@ -26,6 +34,25 @@ def spent(run_id: int) -> Requests:
 def lost(run_id: int) -> Requests:
     """What was held by workers that died: some of it may have been sent."""
     return _column(run_id, "lost")
+
+
+def billed(run_id: int) -> Requests:
+    """Of `spent`, what the provider bills."""
+    found = Requests(spent(run_id))
+    rows = DaySpend.objects.filter(run_id=run_id, unbilled__gt=0).values_list("request_class", "unbilled")
+    for name, unbilled in rows:
+        found[RequestClass(name)] -= unbilled
+    return found
+
+
+def by_run(run_ids: Collection[int]) -> dict[int, tuple[Requests, Requests]]:
+    """(spent, lost) of several runs at once."""
+    found: dict[int, tuple[Requests, Requests]] = {number: (Requests(), Requests()) for number in run_ids}
+    rows = RunBudget.objects.filter(run__in=run_ids).values_list("run", "request_class", "used", "lost")
+    for number, name, used, gone in rows:
+        found[number][0][RequestClass(name)] = used
+        found[number][1][RequestClass(name)] = gone
+    return found
 
 
 def _remaining(row: RunBudget) -> int | None:

@@ -20,6 +20,16 @@ class Draw(Enum):
         return self is Draw.DRAWN
 
 
+def within(needs: Requests, left: Mapping[RequestClass, int | None]) -> Requests:
+    """What of `needs` there is room for; None is unlimited."""
+    return Requests({name: least(count, left.get(name)) for name, count in needs.items()})
+
+
+def least(count: int, limit: int | None) -> int:
+    """As many as there is room for, and never less than nothing."""
+    return count if limit is None else max(0, min(count, limit))
+
+
 def share(line: Line, *, need: int, at_least: int, workers: int) -> int | None:
     """What one of `workers` chunks is granted of a class; None when it cannot have `at_least`.
 

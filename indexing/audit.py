@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
-from shlex import quote
 from typing import Any
 
 from django.db.models import Count
@@ -18,12 +17,15 @@ from budgets.meter import Pot
 from indexing import findings, merge, sql
 from indexing.models import Finding, RemoteObject
 from indexing.scanning import exit_code
+from indexing.store_fault import store_fault
 from indexing.terms import Source
 from indexing.usable import require_index
 from vaulthalla.console import Console, fields, printable
-from vaulthalla.errors import Refused, Stall, StallCode, VaulthallaError
+from vaulthalla.errors import Refused
+from vaulthalla.remedies import sync_of
 from vaulthalla.requests import RequestClass, Requests
-from vaulthalla.stores.base import MeterRefused, ObjectInfo, ObjectMissing, Store, StoreError, StoreUnavailable
+from vaulthalla.stores.base import MeterRefused, ObjectInfo, ObjectMissing, Store, StoreError
+from vaulthalla.stores.direct import ATTEMPTS
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, attach_or_create, drive, handler
 from vaulthalla.work.models import Queue, Run, RunKind
@@ -34,6 +36,8 @@ HEADS_AT_ONCE = 16
 BATCH = 128
 WAIT_FOR_OTHERS_SECONDS = 1.0
 ONE_HEAD = Requests({RequestClass.HEAD: 1})
+# Where one attempt brought no answer: what the next try may send, so that a store that is away is found to be.
+ANOTHER_TRY = Requests({RequestClass.HEAD: ATTEMPTS})
 SAME, CHANGED, MISSING = "same", "changed", "missing"
 # 95 % of a normal distribution is that many deviations around its middle.
 LEVEL, DEVIATIONS = 0.95, 1.959964
@@ -84,7 +88,7 @@ def start_audit(vault: Vault, sample: int) -> Run:
         raise Refused(
             f"{vault.name} is a local vault: its second directory is read by every sync.",
             code="s3_only",
-            remedy=f"vh vault sync {quote(vault.name)}",
+            remedy=sync_of(vault.name),
         )
     if sample < 1:
         remedy = "Give --sample the number of objects to look at, such as 100."
@@ -155,6 +159,7 @@ class _Audit:
         self.lease, self.vault, self.askers = lease, vault, askers
         self.meter = ChunkMeter(lease)
         self.store: Store = open_store(vault, self.meter)
+        self.refused: set[str] = set()  # keys that needed more attempts than they had leave for
 
     def run(self) -> Yield | None:
         while keys := self._unseen():
@@ -181,18 +186,22 @@ class _Audit:
     def _ask(self, keys: Sequence[str]) -> dict[str, Future[Answer]]:
         asked: dict[str, Future[Answer]] = {}
         for key in keys:
-            pot = self.meter.set_aside(ONE_HEAD) or self._drawn(len(keys) - len(asked), first=not asked)
+            wanted = ANOTHER_TRY if key in self.refused else ONE_HEAD
+            pot = self.meter.set_aside(wanted) or self._drawn(wanted, len(keys) - len(asked), first=not asked)
             if pot is None:
                 break
             asked[key] = self.askers.submit(self._head(key, pot))
         return asked
 
-    def _drawn(self, wanted: int, *, first: bool) -> Pot | None:
-        """Leave for one HEAD; what was asked for already is recorded before the run may stall."""
-        drawn = self.meter.draw(Requests({RequestClass.HEAD: wanted}), at_least=ONE_HEAD)
+    def _drawn(self, wanted: Requests, keys: int, *, first: bool) -> Pot | None:
+        """Leave for one HEAD, and `wanted` of them where there are as many, of so many keys.
+
+        What was asked for already is recorded before the run may stall.
+        """
+        drawn = self.meter.draw(Requests({RequestClass.HEAD: keys * wanted[RequestClass.HEAD]}), at_least=ONE_HEAD)
         if drawn is Draw.EXHAUSTED and first:
             raise budget_stall(self.lease.run_id, RequestClass.HEAD, planned=self.lease.payload["sample"])
-        return self.meter.set_aside(ONE_HEAD) if drawn else None
+        return (self.meter.set_aside(wanted) or self.meter.set_aside(ONE_HEAD)) if drawn else None
 
     def _head(self, key: str, pot: Pot) -> Callable[[], Answer]:
         def look() -> Answer:
@@ -213,8 +222,9 @@ class _Audit:
             except MeterRefused as refused:
                 if refused.request_class is None:
                     raise self.lease.lost() from refused
+                self.refused.add(key)
             except StoreError as error:
-                raise _told(error, self.vault) from error
+                raise store_fault(error, self.vault, self.lease.load_run(), refused="did not say") from error
         return answers
 
     def _record(self, rows: dict[str, Row], answers: dict[str, Answer], since: int) -> None:
@@ -243,12 +253,3 @@ def finish(lease: Lease) -> None:
     with lease.commit():
         findings.forget_others(run)
         Run.objects.filter(pk=lease.run_id).update(result=result)
-
-
-def _told(error: StoreError, vault: Vault) -> VaulthallaError:
-    """A store that is away is a protective stop; one that refuses us is a failure."""
-    if isinstance(error, StoreUnavailable):
-        again = f"Try again when it answers: vh vault sync audit {quote(vault.name)}"
-        return Stall(StallCode.STORE_UNAVAILABLE, f"The store of {vault.name} does not answer: {error}", remedy=again)
-    remedy = f"Check bucket, endpoint and credentials: vh vault info {quote(vault.name)}"
-    return VaulthallaError(f"The store of {vault.name} did not say: {error}", code=error.code, remedy=remedy)

@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO
 
 from vaulthalla.errors import Refused
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"
+BUFFER = 1 << 20
+# Rows of objects, or events, each of another key, do not pack that well.
+BOMB_RATIO = 300
+BOMB_BYTES = 64 * 2**20
 # A store's clock may be ahead of this host's.
 CLOCKS_APART = timedelta(minutes=5)
 
@@ -58,8 +62,34 @@ def unpacked(raw: io.BufferedReader) -> Iterator[BinaryIO]:
         if raw.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)] != GZIP_MAGIC:
             yield raw
             return
-        with gzip.GzipFile(fileobj=raw, mode="rb") as file:
-            yield cast("BinaryIO", file)
+        with io.BufferedReader(_Unpacked(raw), BUFFER) as file:
+            yield file
+
+
+class _Bomb(Exception):
+    """A little that unpacks to very much."""
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip stream holds. Raises _Bomb."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        super().__init__()
+        self.raw, self.count = raw, 0
+        self.file = gzip.GzipFile(fileobj=raw, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)
+        self.count += count
+        if self.count > max(BOMB_BYTES, BOMB_RATIO * self.raw.tell()):
+            raise _Bomb
+        return count
+
+    def tell(self) -> int:
+        return self.count
 
 
 @contextmanager
@@ -71,6 +101,8 @@ def told(name: str, file: IO[bytes]) -> Iterator[None]:
         raise damaged(name, _position(file), "the gzip stream ends too early") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise damaged(name, _position(file), f"the gzip stream is damaged ({error})") from error
+    except _Bomb as error:
+        raise damaged(name, _position(file), f"it unpacks more than {BOMB_RATIO}-fold") from error
 
 
 def _position(file: IO[bytes]) -> str:

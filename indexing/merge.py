@@ -10,12 +10,16 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from indexing import arrays, sql
-from indexing.models import IndexState, RemoteObject, ScanRange
+from django.db.models import Model
+
+from indexing import digests, sql
+from indexing.models import Finding, IndexCount, IndexState, RemoteObject, ScannedKey, ScanRange
 from indexing.order import LISTINGS, Known, fold
 from indexing.sql import Changes, Moment
 from indexing.terms import Source
+from vaulthalla.arrays import literal
 from vaulthalla.stores.base import ObjectInfo, Page
+from vaulthalla.work.models import Run
 
 # What we keep in the bucket for ourselves is no content of the vault.
 OWN_KEYS = ".vaulthalla/"
@@ -83,6 +87,24 @@ def observe_page(
     return changes
 
 
+def as_known(vault_id: int, pages: Sequence[tuple[str, str | None, Page]]) -> list[bool]:
+    """Of each page, after which key and up to which it covers the keys (None: to the end): is all of it known already?
+
+    Then `observe_page` (without `touch`) would change nothing. In a transaction that `begin` has locked.
+    """
+    told = [
+        None if page.unreadable else digests.of_listing([info for info in page.objects if _has_row(info.key)])
+        for _, _, page in pages
+    ]
+    spans = [
+        (after, digests.LAST if last is None else last)
+        for (after, last, _), digest in zip(pages, told, strict=True)
+        if digest is not None
+    ]
+    found = iter(sql.digests(vault_id, spans) if spans else ())
+    return [digest is not None and digest == next(found) for digest in told]
+
+
 def sweep_scan(
     vault_id: int, run_id: int, *, started_at: datetime, since: int, prefix: str = "", noted: int | None = None
 ) -> Changes:
@@ -124,10 +146,17 @@ def count_below(vault_id: int, prefix: str) -> int:
 
 
 def reset(vault_id: int) -> None:
-    """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction."""
-    IndexState.objects.filter(vault_id=vault_id).delete()
-    ScanRange.objects.filter(vault_id=vault_id).delete()
-    RemoteObject.objects.filter(vault_id=vault_id).delete()
+    """Forgets everything: the vault points to another place, or is deleted. In the caller's transaction.
+
+    The state goes first: a merge under way holds its lock until its rows can be seen.
+    """
+    runs = Run.objects.filter(vault_id=vault_id).values("pk")
+    of_vault: tuple[type[Model], ...] = (IndexState, ScanRange, IndexCount, RemoteObject)
+    of_run: tuple[type[Model], ...] = (Finding, ScannedKey)
+    rows = [model._default_manager.filter(vault_id=vault_id) for model in of_vault]
+    rows += [model._default_manager.filter(run_id__in=runs) for model in of_run]
+    for found in rows:
+        found._raw_delete(found.db)  # no signals and no relations to collect, so no row is loaded
 
 
 def known_of(info: ObjectInfo, source: Source) -> Known:
@@ -223,7 +252,7 @@ def _parameters(
     moment: Moment, columns: dict[str, list[Any]], source: Source, options: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        **arrays.encode(columns, sql.COLUMNS),
+        **{name: literal(columns.get(name, ())) for name in sql.COLUMNS},
         "revision": moment.revision,
         "snapshot_as_of": moment.snapshot_as_of,
         "scan_started_at": moment.scan_started_at,

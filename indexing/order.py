@@ -4,8 +4,9 @@ Newer wins by store time. Two different contents seen within `CLOSE` of each oth
 their times: the later one is kept, *doubtful*, with the other's time as `rival_at`. What settles more than times do:
 
 - two events with sequencers: the sequencer alone decides, and there is no doubt;
-- cause: what was asked after the index already knew the row (`Known.revision` ≤ `since`) is newer than it;
-  of a manifest, what was published after its publisher knew the row is;
+- cause: what was asked after the index already knew the row (`Known.revision` ≤ `since`) is newer than it, even
+  where the row's own time says otherwise: that one is wrong then, and lies ahead of the store's clock. Only a scan
+  that confirmed the row since has the last word. Of a manifest, what was published after its publisher knew the row is;
 - our own write: conditional on what was known, so it is newer than anything up to its own time, and
   than a listing or a HEAD up to `CLOSE` later (`Date` counts whole seconds, and the writer planned from
   what it knew); an event that late may be somebody's next write, and makes it doubtful;
@@ -91,8 +92,9 @@ def _decided(known: Known, new: Known, since: int | None, *, confirmed: bool) ->
     """Which of two wins, and whether the other is a rival. `confirmed`: a scan saw `known` since its own time."""
     if known.sequenced and new.sequenced and not confirmed:
         return _merged(new, known, rivals=(new.rival_at, known.rival_at))
-    if _settles(known, new, since):
-        return _merged(replace(new, observed_at=max(new.observed_at, known.observed_at)), known, rivals=(new.rival_at,))
+    if _settles(known, new, since, confirmed=confirmed):
+        at = max(new.observed_at, known.observed_at) if _close(new, known) else new.observed_at
+        return _merged(replace(new, observed_at=at), known, rivals=(new.rival_at,))
     if known.source is Source.OWN and new.observed_at <= known.observed_at:
         return _merged(known, new, rivals=(known.rival_at,))
     winner, loser = (new, known) if _age(new) > _age(known) else (known, new)
@@ -123,14 +125,19 @@ def _raised(old: Known | None, floor: datetime | None) -> Known | None:
     return replace(old, observed_at=floor)
 
 
-def _settles(known: Known, new: Known, since: int | None) -> bool:
+def _settles(known: Known, new: Known, since: int | None, *, confirmed: bool) -> bool:
     """Whether `new` is newer for a better reason than its time."""
     if since is not None and known.revision <= since:
-        return new.observed_at >= known.observed_at - CLOSE
+        return not confirmed or _close(new, known)
     if new.source is not Source.OWN:
         return False
     slack = timedelta(0) if known.source is Source.EVENT else CLOSE
     return new.observed_at >= known.observed_at - slack
+
+
+def _close(new: Known, known: Known) -> bool:
+    """Whether `new` is no older than the clock's grain makes it."""
+    return new.observed_at >= known.observed_at - CLOSE
 
 
 def _age(known: Known) -> tuple[datetime, bool, bytes]:

@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from shlex import quote
 from typing import Any
 
 from budgets.access import ChunkMeter, Draw, budget_stall, limits, open_store, remaining
@@ -25,23 +24,23 @@ from indexing import counts, findings, merge, sql, state
 from indexing.freshness import list_requests, resumable
 from indexing.ranges import MOST_RANGES, PAGES_BEFORE_DIVIDING, Range, evenly, raw
 from indexing.sql import Changes, Moment
-from vaulthalla.errors import Stall, StallCode, VaulthallaError
+from indexing.store_fault import store_fault
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
-    BucketMissing,
     MeterRefused,
     Ordering,
     Page,
     Store,
     StoreError,
-    StoreUnavailable,
     UnexpectedResponse,
 )
+from vaulthalla.stores.direct import ATTEMPTS
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler, on_run_finished
 from vaulthalla.work.models import Chunk, Queue, Run
 
 KIND = "index.list"
+REFUSED = "refused to be listed"
 # Drawn at once; what is left over goes back.
 MOST_PAGES_DRAWN = 50
 WAIT_FOR_OTHERS_SECONDS = 1.0
@@ -49,6 +48,8 @@ WAIT_FOR_OTHERS_SECONDS = 1.0
 DIVIDING_REQUESTS = 3
 DIVIDING_BUDGET = 500
 ONE_LIST = Requests({RequestClass.LIST: 1})
+# A page that one attempt did not bring: what its next try may send, so that a store that is away is found to be.
+ANOTHER_TRY = Requests({RequestClass.LIST: ATTEMPTS})
 
 
 def reconcile_chunks(vault: Vault, *, prefix: str = "", noted: bool = False) -> list[NewChunk]:
@@ -150,6 +151,7 @@ class _Scan:
         self.ranges: list[Range] = [self.done.single]
         self.flying: dict[Future[Page], _Flight] = {}
         self.tokens: set[str] = set()
+        self.refused: set[str] = set()  # ranges whose last page needed more attempts than it had leave for
 
     def run(self) -> Yield | None:
         if self.shared and self._overtaken():
@@ -204,7 +206,7 @@ class _Scan:
         idle = [] if self.lease.overdue else self._idle()
         since = merge.revision_of(self.vault.pk) if idle else 0
         for one in idle:
-            pot = self._pot(ahead=ahead)
+            pot = self._pot(ANOTHER_TRY if one.low in self.refused else ONE_LIST, ahead=ahead)
             if pot is None:
                 return
             self.flying[self.fetchers.submit(self._fetch, one.after, pot)] = _Flight(one, since)
@@ -219,20 +221,20 @@ class _Scan:
         with pot:
             return self.store.list_page(after=after, prefix=self.prefix, token=not self.ordered)
 
-    def _pot(self, *, ahead: bool) -> AbstractContextManager[Any] | None:
-        """Leave to send one LIST; None when there is none for now."""
+    def _pot(self, wanted: Requests = ONE_LIST, *, ahead: bool) -> AbstractContextManager[Any] | None:
+        """Leave to send one LIST, and `wanted` of them where there are as many; None when there is none for now."""
         if not self.metered:
             return nullcontext()
-        return self.meter.set_aside(ONE_LIST) or self._drawn(ahead=ahead)
+        return self.meter.set_aside(wanted) or self._drawn(wanted, ahead=ahead)
 
-    def _drawn(self, *, ahead: bool) -> Pot | None:
+    def _drawn(self, wanted: Requests, *, ahead: bool) -> Pot | None:
         expected = state.estimate(self.vault, limit=self.limit)
-        left = max(1, (expected or MOST_PAGES_DRAWN) - self.done.pages)
+        left = max(wanted[RequestClass.LIST], (expected or MOST_PAGES_DRAWN) - self.done.pages)
         need = Requests({RequestClass.LIST: min(MOST_PAGES_DRAWN, left)})
         drawn = self.meter.draw(need, at_least=ONE_LIST)
         if drawn is Draw.EXHAUSTED and not ahead and not self.flying:
             raise budget_stall(self.lease.run_id, RequestClass.LIST, planned=expected)
-        return self.meter.set_aside(ONE_LIST) if drawn else None
+        return (self.meter.set_aside(wanted) or self.meter.set_aside(ONE_LIST)) if drawn else None
 
     def _arrived(self) -> list[_Landed]:
         """The pages that have come, at least one, unless a meter refused it: then its range asks again."""
@@ -240,23 +242,26 @@ class _Scan:
         landed: list[_Landed] = []
         for future in [future for future in self.flying if future.done()]:
             flight = self.flying.pop(future)
-            page = self._page(future, landed)
+            page = self._page(future, flight, landed)
             current = next((one for one in self.ranges if one.low == flight.range.low), None)
             if page is not None and current is not None and current.after == flight.range.after:
                 landed.append(self._landed(current, page, flight.since))
         return landed
 
-    def _page(self, future: Future[Page], landed: Sequence[_Landed]) -> Page | None:
+    def _page(self, future: Future[Page], flight: _Flight, landed: Sequence[_Landed]) -> Page | None:
         """The answer; None when the meter refused (another attempt of) it. What came before an error is kept."""
         try:
-            return future.result()
+            page = future.result()
         except MeterRefused as refused:
             if refused.request_class is None:
                 raise self.lease.lost() from refused
+            self.refused.add(flight.range.low)
             return None
         except StoreError as error:
             self._keep(landed)
-            raise _told(error, self.vault) from error
+            raise store_fault(error, self.vault, self.lease.load_run(), refused=REFUSED) from error
+        self.refused.discard(flight.range.low)
+        return page
 
     def _landed(self, current: Range, page: Page, since: int) -> _Landed:
         own = current.own(page) if self.ordered else self._new_token(page)
@@ -271,7 +276,8 @@ class _Scan:
         if page.next_after is not None:
             if page.next_after in self.tokens:
                 self.ranges = [self.done.single]
-                raise _told(UnexpectedResponse("The listing does not end: a token was given twice."), self.vault)
+                endless = UnexpectedResponse("The listing does not end: a token was given twice.")
+                raise store_fault(endless, self.vault, self.lease.load_run(), refused=REFUSED)
             self.tokens.add(page.next_after)
         return page
 
@@ -336,7 +342,7 @@ class _Scan:
             moment = merge.begin(self.vault.pk)
             kept = self._still_wanted(landed, moment) if self.shared else list(landed)
             started_at = self.done.started_at or landed[0].page.observed_at
-            changes = sum((self._merge(one, moment) for one in kept), Changes())
+            changes = sum((self._merge(one, moment) for one in self._news(kept)), Changes())
             if kept and all(one.done for one in self.ranges):
                 changes += self._finish(started_at)
             done = self._counted(kept, changes)
@@ -383,6 +389,14 @@ class _Scan:
             self._adopt(moment.scan_started_at, moment.ranges)
         elif self._overtaken():
             self.ranges = []
+
+    def _news(self, landed: Sequence[_Landed]) -> Sequence[_Landed]:
+        """Pages that say anything new: most of a bucket is as it was."""
+        if not landed or not self.ordered or self.prefix:
+            return landed
+        pages = [(one.before.reached or "", one.last, one.page) for one in landed]
+        known = merge.as_known(self.vault.pk, pages)
+        return [one for one, same in zip(landed, known, strict=True) if not same]
 
     def _merge(self, one: _Landed, moment: Moment) -> Changes:
         return merge.observe_page(
@@ -449,13 +463,3 @@ def expected_requests(vault: Vault, prefix: str = "", *, limit: int | None = Non
     if not prefix:
         return state.estimate(vault, limit=limit)
     return list_requests(merge.count_below(vault.pk, prefix)) if state.state_of(vault.pk).complete else None
-
-
-def _told(error: StoreError, vault: Vault) -> VaulthallaError:
-    """A store that is away is a protective stop; one that refuses us is a failure."""
-    away = isinstance(error, StoreUnavailable) or (isinstance(error, BucketMissing) and vault.kind == VaultKind.LOCAL)
-    if away:
-        again = f"Try again when it answers: vh vault sync {quote(vault.name)}"
-        return Stall(StallCode.STORE_UNAVAILABLE, f"The store of {vault.name} does not answer: {error}", remedy=again)
-    remedy = f"Check bucket, endpoint and credentials: vh vault info {quote(vault.name)}"
-    return VaulthallaError(f"The store of {vault.name} refused to be listed: {error}", code=error.code, remedy=remedy)

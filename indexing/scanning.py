@@ -6,12 +6,13 @@ import sys
 from shlex import quote
 from typing import Any
 
-from budgets.access import spent
+from budgets.access import spent, warnings
 from indexing import findings, merge
 from indexing.manifest.publish import publish_chunks
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields, printable
 from vaulthalla.errors import DETACHED, Refused
+from vaulthalla.remedies import OR, sync_of
 from vaulthalla.requests import RequestClass
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Progress, attach_or_create, drive
@@ -42,7 +43,7 @@ def check(vault: Vault, *, allow_list_scan: bool, prefix: str) -> None:
         raise Refused(
             f"{vault.name} is a local vault: reconcile is for S3 and R2; a second directory is read by every sync.",
             code="s3_only",
-            remedy=f"vh vault sync {quote(vault.name)}",
+            remedy=sync_of(vault.name),
         )
     if not merge.storable(prefix):
         raise Refused("A prefix is text without NUL.", code="invalid_value", remedy="Correct --prefix.")
@@ -102,6 +103,8 @@ def result_text(value: dict[str, Any]) -> str:
 
 def exit_code(console: Console, run: Run, *, others: str) -> int:
     """Raises what stopped the run, so that it is told like every other error; `others`: who goes on with it."""
+    for text in warnings(run.pk):
+        console.message(f"Warning: {text}")
     if run.status not in TERMINAL:
         console.message(f"Detached from run {run.pk}: {others}.")
         return DETACHED
@@ -118,8 +121,10 @@ def _unbounded(vault: Vault, prefix: str) -> Refused:
     return Refused(
         f"{vault.name} has no LIST budget: unlimited is not configured. {estimate_text(expected)}",
         code="list_budget_missing",
-        remedy=(
-            f"vh vault sync set {name} --s3-budget-list {expected or 100}\n"
-            f"or: vh vault sync reconcile {name}{part} --allow-list-scan"
+        remedy=OR.join(
+            (
+                f"vh vault sync set {name} --s3-budget-list {expected or 100}",
+                f"vh vault sync reconcile {name}{part} --allow-list-scan",
+            )
         ),
     )

@@ -14,12 +14,15 @@ from typing import Any
 from django.db import connection
 from psycopg import Cursor
 
-from indexing import arrays
+from indexing.digests import LAST
 from indexing.ranges import Range
+from vaulthalla.errors import NotFound
 
 FEWEST_SAMPLED = 1_000
+# What is seen within two seconds of something else may be older than it.
+CLOSE = timedelta(seconds=2)
 
-# How observations cross: one parameter per column; a column that nobody knows is an empty array.
+# How observations cross: one array literal per column; a column that nobody knows is an empty one.
 COLUMNS: Mapping[str, str] = {
     "key": "text",
     "observed_at": "timestamptz",
@@ -37,7 +40,7 @@ COLUMNS: Mapping[str, str] = {
     "mtime_ns": "bigint",
     "rival_at": "timestamptz",
 }
-_ARRAYS = ", ".join(arrays.expression(name, kind) for name, kind in COLUMNS.items())
+_ARRAYS = ", ".join(f"%({name})s::{kind}[]" for name, kind in COLUMNS.items())
 
 # The observations of a batch. Keys are unique within it.
 _INCOMING = """
@@ -60,8 +63,27 @@ _ABSENT = """
     AND o.key <> %(after)s::text AND NOT EXISTS (SELECT FROM {seen} AS page (key) WHERE page.key = o.key)
     AND NOT EXISTS (SELECT FROM unnest(%(unreadable)s::text[]) AS hidden (part) WHERE starts_with(o.key, hidden.part))
 """
-_SEEN_ON_PAGE = f"unnest({arrays.expression('key', COLUMNS['key'])})"
+_SEEN_ON_PAGE = "unnest(%(key)s::text[])"
 _SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s::bigint)"
+
+# The columns of a digest (`indexing.digests`). A row that must be looked at in any case has an ETag of null here, as
+# nothing that is told of an object has.
+DIGESTED = """key, CASE WHEN NOT doubtful AND restore = '' AND restore_expires IS NULL THEN etag END, storage_class,
+        {version_id} AS version_id, {archive_status} AS archive_status, size, last_modified"""
+# What a source need not tell, so that the index may know more.
+OPTIONAL = ("version_id", "archive_status")
+_DIGESTS = f"""
+  SELECT found.digest
+  FROM unnest(%(after)s::text[], %(upto)s::text[]) WITH ORDINALITY AS span (after, upto, number)
+  CROSS JOIN LATERAL (
+    SELECT md5(string_agg(record_send(known), '')) AS digest FROM (
+      SELECT {DIGESTED}
+      FROM indexing_remoteobject
+      WHERE vault_id = %(vault)s::bigint AND key > span.after AND key <= span.upto
+        AND NOT tombstone AND starts_with(key, %(part)s::text)
+      ORDER BY key) known) found
+  ORDER BY span.number
+"""  # noqa: S608 - of constants
 
 # `indexing.order.join` for a whole batch; the names are the same.
 _MERGE = """
@@ -107,7 +129,8 @@ judged AS MATERIALIZED (
     WHEN NOT known THEN 'first'
     WHEN had AND fresh_row AND %(event)s::boolean AND o_source = 'event' AND sequencer <> '' AND o_sequencer <> ''
       THEN 'sequenced'
-    WHEN o_revision <= %(since)s::bigint AND observed_at >= o_at - interval '2 seconds' THEN 'settles'
+    WHEN o_revision <= %(since)s::bigint AND ((had AND fresh_row) OR observed_at >= o_at - interval '2 seconds')
+      THEN 'settles'
     WHEN %(own)s::boolean AND observed_at >= o_at - CASE WHEN o_source = 'event' THEN interval '0' ELSE '2 seconds' END
       THEN 'settles'
     WHEN had AND o_source = 'own' AND observed_at <= o_at THEN 'explained'
@@ -117,7 +140,10 @@ judged AS MATERIALIZED (
 ),
 won AS MATERIALIZED (
   SELECT j.*, verdict IN ('first', 'sequenced', 'settles', 'newer') AS wins,
-    CASE verdict WHEN 'settles' THEN greatest(observed_at, o_at) WHEN 'first' THEN observed_at
+    CASE verdict
+      WHEN 'settles' THEN CASE WHEN observed_at < o_at - interval '2 seconds' THEN observed_at
+        ELSE greatest(observed_at, o_at) END
+      WHEN 'first' THEN observed_at
       WHEN 'sequenced' THEN observed_at WHEN 'newer' THEN observed_at ELSE o_at END AS at,
     CASE verdict WHEN 'first' THEN rival_at WHEN 'settles' THEN rival_at
       WHEN 'sequenced' THEN greatest(rival_at, o_rival_at)
@@ -247,17 +273,25 @@ class Changes:
 
 
 def begin(vault_id: int) -> Moment:
-    """Locks the vault's state until the transaction ends, making it on first use, and gives the next revision."""
+    """Locks the vault's state until the transaction ends, making it on first use, and gives the next revision.
+
+    Raises NotFound where the vault was deleted. The vault is kept first: whoever deletes it takes the two locks in the
+    same order, and a check of the foreign key at the end would take them in the other one.
+    """
     statement = """
+      WITH kept AS MATERIALIZED (SELECT id FROM vaults_vault WHERE id = %s FOR KEY SHARE)
       INSERT INTO indexing_indexstate AS state (vault_id, source, complete, manifest_etag, revision, object_count,
         total_bytes, doubtful_count, manifest_pending, published_revision, base_revision)
-      VALUES (%s, 'none', false, '', 1, 0, 0, 0, '[]', 0, 0)
+      SELECT id, 'none', false, '', 1, 0, 0, 0, '[]', 0, 0 FROM kept
       ON CONFLICT (vault_id) DO UPDATE SET revision = state.revision + 1
       RETURNING revision, CASE WHEN complete THEN coalesce(floor_at, snapshot_as_of) END, scan_started_at
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, [vault_id])
-        revision, snapshot_as_of, scan_started_at = cursor.fetchone()
+        row = cursor.fetchone()
+    if row is None:
+        raise NotFound(f"Vault {vault_id} was deleted meanwhile.")
+    revision, snapshot_as_of, scan_started_at = row
     ranges = () if scan_started_at is None else ranges_of(vault_id)
     return Moment(revision=revision, snapshot_as_of=snapshot_as_of, scan_started_at=scan_started_at, ranges=ranges)
 
@@ -318,6 +352,49 @@ def explain(parameters: Mapping[str, Any], *, absent: str = "") -> str:
     return "\n".join(line for (line,) in _run("EXPLAIN " + _merge_statement(absent), parameters))
 
 
+def digests(
+    vault_id: int, spans: Sequence[tuple[str, str]], *, part: str = "", told: frozenset[str] = frozenset()
+) -> list[str | None]:
+    """Of the live rows below `part` in each span of keys (after, up to); None where there is none.
+
+    `told`: of OPTIONAL, what the other side knows.
+    """
+    return [digest for (digest,) in _run(_digests_statement(told), _spans(vault_id, spans, part), prepare=True)]
+
+
+def knows_nothing(vault_id: int, moment: Moment) -> bool:
+    """Whether nothing is known yet, not even that something is absent: then all that is told is news."""
+    if moment.snapshot_as_of is not None or moment.scan_started_at is not None:
+        return False
+    return not has_rows(vault_id, [("", LAST)])[0]
+
+
+def has_rows(vault_id: int, spans: Sequence[tuple[str, str]]) -> list[bool]:
+    """Of each span of keys (after, up to): whether the index has any row in it, a tombstone included."""
+    statement = """
+      SELECT EXISTS (SELECT FROM indexing_remoteobject WHERE vault_id = %(vault)s::bigint
+        AND key > span.after AND key <= span.upto)
+      FROM unnest(%(after)s::text[], %(upto)s::text[]) WITH ORDINALITY AS span (after, upto, number)
+      ORDER BY span.number
+    """
+    return [has for (has,) in _run(statement, _spans(vault_id, spans, ""), prepare=True)]
+
+
+def explain_digests(vault_id: int, spans: Sequence[tuple[str, str]]) -> str:
+    """The plan of `digests`, for the test that guards it."""
+    rows = _run("EXPLAIN " + _digests_statement(frozenset()), _spans(vault_id, spans, ""))
+    return "\n".join(line for (line,) in rows)
+
+
+def _digests_statement(told: frozenset[str]) -> str:
+    return _DIGESTS.format(**{name: name if name in told else "''" for name in OPTIONAL})
+
+
+def _spans(vault_id: int, spans: Sequence[tuple[str, str]], part: str) -> dict[str, Any]:
+    after, upto = zip(*spans, strict=True)
+    return {"vault": vault_id, "part": part, "after": list(after), "upto": list(upto)}
+
+
 def _merge_statement(absent: str, *, noted: bool = False) -> str:
     incoming = _INCOMING.format(arrays=_ARRAYS, columns=", ".join(COLUMNS))
     if absent:
@@ -369,11 +446,11 @@ def forget_scanned(run_id: int) -> None:
         cursor.execute("DELETE FROM indexing_scannedkey WHERE run_id = %s", [run_id])
 
 
-def _run(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _run(statement: str, parameters: Mapping[str, Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
     """Binds on the server: arrays of thousands need not be written out as text."""
     connection.ensure_connection()
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        return cursor.execute(statement, parameters).fetchall()
+        return cursor.execute(statement, parameters, prepare=prepare).fetchall()
 
 
 def count_classes(vault_id: int, *, within: timedelta | None) -> tuple[dict[str, dict[str, int]], int]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from shlex import quote
 
 from indexing import state
-from indexing.freshness import Freshness, Usable, freshness, usable
+from indexing.freshness import Freshness, Status, Usable, freshness, usable
 from indexing.reconcile import reconcile_chunks
 from vaulthalla.errors import Refused, Stall, StallCode
+from vaulthalla.remedies import OR
 from vaulthalla.vaults.models import StaleIndexPolicy, Vault, VaultKind
 from vaulthalla.work.engine import NewChunk
+
+# What a listing by hand finds is, under a shorter age than this, too old again before a sync can begin.
+SHORTEST_BY_HAND = timedelta(minutes=1)
 
 
 def chunks_before_planning(vault: Vault, *, list_budget: int | None, now: datetime | None = None) -> list[NewChunk]:
@@ -46,13 +50,24 @@ def ensure_usable(vault: Vault, *, list_budget: int | None, now: datetime | None
 
 
 def require_index(vault: Vault, *, now: datetime | None = None) -> Freshness:
-    """For plans that send nothing. Raises Refused without a complete index; a stale one is told, not refused."""
+    """Raises Refused without a complete index; a stale one is told, not refused."""
     found = freshness_of(vault, now=now)
     if found.as_of is None and vault.kind == VaultKind.S3:
         raise Refused(
             f"{vault.name} has no usable index. {found.why}", code=StallCode.INDEX_MISSING.value, remedy=remedy(vault)
         )
     return found
+
+
+def require_fresh_index(vault: Vault) -> None:
+    """For plans that send nothing: a sync would not plan by a stale index either. Raises Refused."""
+    found = require_index(vault)
+    if found.status is Status.STALE:
+        raise Refused(
+            f"The index of {vault.name} is stale. {found.why}",
+            code=StallCode.INDEX_STALE.value,
+            remedy=_refreshing_remedy(vault),
+        )
 
 
 def freshness_of(vault: Vault, *, now: datetime | None = None) -> Freshness:
@@ -62,24 +77,41 @@ def freshness_of(vault: Vault, *, now: datetime | None = None) -> Freshness:
 
 
 def remedy(vault: Vault) -> str:
-    """The three ways to a first index."""
+    """The three ways to a first index; the first is a command that a shell can be given as it is."""
     name = quote(vault.name)
-    return "\n".join(
+    beyond = "" if vault.policy.budget_list else " --allow-list-scan"
+    return OR.join(
         (
-            f"Import an inventory: vh vault sync inventory {name} --file inventory.csv",
-            f"or list the bucket once: vh vault sync reconcile {name} --allow-list-scan",
-            f"or let a sync list it within a budget: vh vault sync set {name} --s3-budget-list 100",
+            f"vh vault sync reconcile {name}{beyond}",
+            f"import an inventory: vh vault sync inventory {name} --file inventory.csv",
+            f"let a sync list the bucket within a budget: vh vault sync set {name} --s3-budget-list 100",
         )
     )
 
 
 def _stale_remedy(vault: Vault, estimate: int) -> str:
-    """Listing within a budget where the policy allows it, else by hand, or a longer age."""
-    name = quote(vault.name)
+    """Listing once by hand, or, from now on, within syncs: that first where by hand is of no use."""
+    name, age, covered = quote(vault.name), state.max_age_of(vault), _covered(vault, estimate)
+    changes = [
+        *(["--on-stale-index reconcile"] if vault.policy.on_stale_index == StaleIndexPolicy.STALL else []),
+        *([] if covered else [f"--s3-budget-list {estimate}"]),
+    ]
+    by_hand = f"vh vault sync reconcile {name}{'' if covered else ' --allow-list-scan'}"
+    ways = [by_hand, f"vh vault sync set {name} {' '.join(changes)}"]
+    return OR.join(ways if age is None or age >= SHORTEST_BY_HAND else reversed(ways))
+
+
+def _refreshing_remedy(vault: Vault) -> str:
+    """The plan itself may list the bucket, where the policy's LIST budget covers that."""
+    estimate = state.estimate(vault, limit=vault.policy.budget_list) or 1
+    ways = _stale_remedy(vault, estimate)
+    return (
+        OR.join((f"vh vault sync dry-run {quote(vault.name)} --refresh-index", ways))
+        if _covered(vault, estimate)
+        else ways
+    )
+
+
+def _covered(vault: Vault, estimate: int) -> bool:
     limit = vault.policy.budget_list
-    ways = [f"vh vault sync reconcile {name} --allow-list-scan"]
-    if vault.policy.on_stale_index == StaleIndexPolicy.STALL:
-        ways.append(f"vh vault sync set {name} --on-stale-index reconcile")
-    elif limit is None or limit < estimate:
-        ways.append(f"vh vault sync set {name} --s3-budget-list {estimate}")
-    return "\nor: ".join(ways)
+    return limit is not None and limit >= estimate

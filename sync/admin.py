@@ -18,15 +18,17 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from budgets.admin import BudgetInline
+from budgets.models import RunBudget
 from sync.models import Conflict, ConflictStatus, Operation, Transfer
 from sync.options import SyncOptions
+from sync.prices import cost_json, cost_text, estimate_json
 from sync.resolve import decide_conflicts
 from sync.start import first_chunks
 from vaulthalla import units
 from vaulthalla.errors import Refused
 from vaulthalla.vaults.admin import VaultAdmin
 from vaulthalla.vaults.models import Vault
-from vaulthalla.work.admin import BoundedPaginator, ReadOnly, RunAdmin
+from vaulthalla.work.admin import BoundedPaginator, ReadOnly, RunAdmin, run_link
 from vaulthalla.work.engine import create_run
 from vaulthalla.work.models import Run, RunKind, RunStatus
 
@@ -107,12 +109,30 @@ class SyncedVaultAdmin(VaultAdmin):
         _tell(request, *_started((vault, RunKind.SYNC, SyncOptions()) for vault in queryset))
 
 
+class PlannedBudgetInline(BudgetInline):
+    """What was expected of each class beside what it came to."""
+
+    fields = readonly_fields = (BudgetInline.fields[0], "planned", *BudgetInline.fields[1:])
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RunBudget]:
+        return super().get_queryset(request).select_related("run")
+
+    @admin.display(description="planned")
+    def planned(self, row: RunBudget) -> int | str:
+        estimate = estimate_json(row.run)
+        return estimate["requests"][row.request_class] if estimate else "-"
+
+
 @admin.register(Run)
 class SyncRunAdmin(RunAdmin):
     list_display = (*RunAdmin.list_display[:6], "requests", *RunAdmin.list_display[6:])
-    inlines = (BudgetInline,)
-    fieldsets: ClassVar[Any] = (*RunAdmin.fieldsets[:2], ("Plan", {"fields": ("operations",)}), *RunAdmin.fieldsets[2:])
-    readonly_fields = ("operations",)
+    inlines = (PlannedBudgetInline,)
+    fieldsets: ClassVar[Any] = (
+        *RunAdmin.fieldsets[:2],
+        ("Plan", {"fields": ("operations", "planned_bytes", "planned_cost", "cost")}),
+        *RunAdmin.fieldsets[2:],
+    )
+    readonly_fields = ("operations", "planned_bytes", "planned_cost", "cost")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).prefetch_related("budget")
@@ -121,6 +141,22 @@ class SyncRunAdmin(RunAdmin):
     def requests(self, run: Run) -> str:
         spent = [(row.request_class, row.used + row.lost) for row in run.budget.all()]
         return ", ".join(f"{number} {name}" for name, number in spent if number and name != "downloaded_bytes")
+
+    @admin.display(description="planned bytes")
+    def planned_bytes(self, run: Run) -> str:
+        estimate = estimate_json(run)
+        if estimate is None:
+            return "-"
+        moved = estimate["bytes"]
+        return f"{units.format_size(moved['up'])} up, {units.format_size(moved['down'])} down"
+
+    @admin.display(description="planned cost")
+    def planned_cost(self, run: Run) -> str:
+        return cost_text((estimate_json(run) or {}).get("cost")) or "unknown"
+
+    @admin.display(description="cost")
+    def cost(self, run: Run) -> str:
+        return cost_text(cost_json(run)) or "unknown"
 
     @admin.display(description="operations and chunks")
     def operations(self, run: Run) -> SafeString:
@@ -136,13 +172,17 @@ class SyncRunAdmin(RunAdmin):
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnly, OperationBase):
-    list_display = ("id", "run_id", "ordinal", "action", "path", "status", "bytes", "reason")
+    list_display = ("id", "of_run", "ordinal", "action", "path", "status", "bytes", "reason")
     list_filter = ("status", "action")
     search_fields = ("=run__id", "path")
     # By primary key: the model's own order would sort every operation there ever was.
     ordering = ("-id",)
     paginator = BoundedPaginator
     show_full_result_count = False
+
+    @admin.display(description="run", ordering="run_id")
+    def of_run(self, operation: Operation) -> SafeString:
+        return run_link(operation.run_id)
 
     @admin.display(description="size", ordering="size")
     def bytes(self, operation: Operation) -> str:
@@ -226,4 +266,5 @@ def _side(side: dict[str, Any]) -> str:
     if not side.get("present"):
         return "deleted"
     size = units.format_size(side.get("size"))
-    return f"{size}, ETag {side['etag']}" if side.get("etag") else size
+    # Enough to tell two apart: the whole of it would push the decision off the screen, and its page has it.
+    return f"{size}, ETag {side['etag'][:8]}" if side.get("etag") else size

@@ -1,4 +1,4 @@
-"""Rows that nobody looks at any more: the chunks and operations of runs that ended long ago."""
+"""Rows that nobody looks at any more: chunks and operations of runs that ended, and notifications that are over."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
+from typing import Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from budgets.notices import over_for
 from sync.models import Operation
 from vaulthalla.work.models import TERMINAL, Chunk, Run
 
@@ -23,27 +25,29 @@ class Removed:
 
     chunks: int
     operations: int
+    notifications: int
     finished: bool
 
 
 def clean_up(*, older_than: timedelta, seconds: float) -> Removed:
     """Deletes the chunks and operations of runs that ended before that; runs, their results and budgets stay.
 
-    Stops after so many seconds. Any number of processes may do this at once.
+    And notifications that are over for as long. Stops after so many seconds. Any number of processes may do this at
+    once.
     """
     until = monotonic() + seconds
-    operations = sum(_batches(Operation.objects.all(), older_than, until))
-    chunks = sum(_batches(Chunk.objects.all(), older_than, until))
-    return Removed(chunks=chunks, operations=operations, finished=monotonic() < until)
+    ended = Run.objects.filter(status__in=TERMINAL, finished_at__lt=Now() - older_than)
+    operations = sum(_batches(Operation.objects.filter(run__in=ended), until))
+    chunks = sum(_batches(Chunk.objects.filter(run__in=ended), until))
+    notifications = sum(_batches(over_for(older_than), until))
+    return Removed(chunks=chunks, operations=operations, notifications=notifications, finished=monotonic() < until)
 
 
-def _batches(rows: QuerySet[Operation] | QuerySet[Chunk], older_than: timedelta, until: float) -> Iterator[int]:
+def _batches(rows: QuerySet[Any], until: float) -> Iterator[int]:
     """Deletes one batch per step, and says how many rows that were."""
-    over = Run.objects.filter(status__in=TERMINAL, finished_at__lt=Now() - older_than)
-    model: type[Model] = rows.model
     while monotonic() < until:
-        ids = list(rows.filter(run__in=over).order_by().values_list("pk", flat=True)[:BATCH])
+        ids = list(rows.order_by().values_list("pk", flat=True)[:BATCH])
         if not ids:
             return
-        model._default_manager.filter(pk__in=ids).delete()
+        rows.model._default_manager.filter(pk__in=ids).delete()
         yield len(ids)

@@ -148,6 +148,22 @@ def history(
     console.result({"vault": found.name, "runs": runs}, lambda value: _history_table(value["runs"]))
 
 
+@command(sync_app, "suggest", example="vh vault sync suggest photos --runs 50")
+def suggest(
+    console: Console,
+    *,
+    vault: VaultName,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, max=1_000, help="From how many of the newest that had something to do.")
+    ] = 20,
+) -> None:
+    """Propose a request budget from what the vault's runs needed, with its reasons. Changes nothing."""
+    from sync.suggestions import suggestion, suggestion_text
+    from vaulthalla.vaults.lookup import vault_by_name
+
+    console.result(suggestion(vault_by_name(vault), runs=runs), suggestion_text)
+
+
 @command(sync_app, "conflicts", example="vh vault sync conflicts photos --json")
 def conflicts(console: Console, *, vault: VaultName) -> None:
     """List open conflicts with what is known of both sides."""
@@ -235,6 +251,7 @@ def ls(
 def fetch(console: Console, *, vault: VaultName, paths: Paths) -> int:
     """Download bodies that are only indexed here. Names a path, a directory or a glob."""
     from sync.drive import drive_to_end
+    from sync.listing import require_known
     from sync.options import SyncOptions
     from vaulthalla.vaults.lookup import vault_by_name
     from vaulthalla.vaults.models import VaultKind
@@ -245,6 +262,7 @@ def fetch(console: Console, *, vault: VaultName, paths: Paths) -> int:
         raise Refused(
             "A local vault holds every body already.", code="not_for_local_vaults", remedy="There is nothing to fetch."
         )
+    require_known(found, paths)
     return drive_to_end(console, found, RunKind.FETCH, SyncOptions(patterns=paths))
 
 
@@ -269,7 +287,9 @@ def evict(
 
 
 def _history_table(runs: list[dict[str, Any]]) -> str:
-    columns = ("RUN", "KIND", "STATUS", "STARTED AT", "DID", "REQUESTS", "WHY")
+    from sync.prices import cost_text
+
+    columns = ("RUN", "KIND", "STATUS", "STARTED AT", "DID", "PLANNED", "REQUESTS", "PLANNED COST", "COST", "WHY")
     rows = [
         (
             one["run"],
@@ -277,7 +297,10 @@ def _history_table(runs: list[dict[str, Any]]) -> str:
             one["status"],
             one["started_at"],
             _short(one["operations"]),
-            _short({name: count for name, count in one["requests"].items() if name != "downloaded_bytes"}),
+            _attempts((one["estimate"] or {}).get("requests", {})),
+            _attempts(one["requests"]),
+            cost_text((one["estimate"] or {}).get("cost")),
+            cost_text(one["cost"]),
             (one["stall"] or one["error"] or {}).get("code", ""),
         )
         for one in runs
@@ -289,7 +312,12 @@ def _short(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
+def _attempts(requests: dict[str, int]) -> str:
+    return _short({name: count for name, count in requests.items() if name != "downloaded_bytes"})
+
+
 def _side(side: dict[str, Any]) -> str:
     if not side.get("present"):
         return "deleted"
-    return f"{side['size']} bytes" + (f", ETag {side['etag']}" if "etag" in side else "")
+    written = f", written {side['mtime'][:19]}Z" if side["mtime"] else ""
+    return f"{side['size']} bytes{written}" + (f", ETag {side['etag']}" if "etag" in side else "")

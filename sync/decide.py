@@ -5,7 +5,7 @@ Three-way: each side is absent, same (as base), changed or unknown. See docs/arc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import assert_never
 
@@ -13,9 +13,7 @@ from vaulthalla.stores.profiles import ARCHIVE_CLASSES, ARCHIVE_STATUSES
 from vaulthalla.terms import ConflictPolicy, Strategy
 
 MD5_HEX_LENGTH = 32
-# The change time of a base whose file was written within the clock's grain of its scan: it is read once more.
-READ_AGAIN = -1
-# Why a path converges although nothing happened to it: that reading found what was there before.
+# Why a path converges although nothing happened to it: reading it once more found what was there before.
 NOTHING_NEW = "read_again"
 
 
@@ -74,6 +72,7 @@ class Local:
     sha256: bytes | None = None
     md5: bytes | None = None
     multipart_etag: str = ""
+    read_again: bool = False  # its fingerprint does not vouch for its content
 
     @property
     def version(self) -> str:
@@ -207,6 +206,10 @@ def identical(sides: Sides) -> bool | None:
 
 
 def _same_file(local: Local, base: Agreed) -> bool:
+    return not local.read_again and _same_fingerprint(local, base)
+
+
+def _same_fingerprint(local: Local, base: Agreed) -> bool:
     return (
         local.mtime_ns == base.mtime_ns
         and local.size == base.size
@@ -243,8 +246,7 @@ def _agreed(sides: Sides) -> Decision:
     local, base = sides.local, sides.base
     if local is None or base is None or _same_file(local, base):
         return Decision(action=Action.NOTHING)
-    again = base.ctime_ns == READ_AGAIN and _same_file(local, replace(base, ctime_ns=local.ctime_ns))
-    return Decision(action=Action.CONVERGE, reason=NOTHING_NEW if again else "touched")
+    return Decision(action=Action.CONVERGE, reason=NOTHING_NEW if _same_fingerprint(local, base) else "touched")
 
 
 def _lost_locally(rules: Rules) -> Decision:

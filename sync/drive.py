@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from sync.options import SyncOptions
@@ -10,6 +9,7 @@ from sync.report import run_json, run_text
 from sync.start import start
 from vaulthalla.console import Console
 from vaulthalla.errors import DETACHED
+from vaulthalla.remedies import sync_of
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work import doorbell
 from vaulthalla.work.engine import Phase, Progress, drive, request_cancel
@@ -40,13 +40,13 @@ def drive_to_end(console: Console, vault: Vault, kind: RunKind, options: SyncOpt
         if detach:
             return _detached(console, run)
         run = drive(run.pk, on_progress=show if _is_watched() else None, helpers=spare())
-    console.result(run_json(run), run_text)
+    found = run_json(run)
+    console.result(found, run_text)
+    for text in found["warnings"]:
+        console.message(f"Warning: {text}")
     if run.status in TERMINAL:
         return EXIT[RunStatus(run.status)]
-    console.message(
-        f"Detached from run {run.pk}: workers go on with it, or the next "
-        f"`vh vault sync {shlex.quote(vault.name)}` does."
-    )
+    console.message(f"Detached from run {run.pk}: workers go on with it, or the next `{sync_of(vault.name)}` does.")
     return DETACHED
 
 

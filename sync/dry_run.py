@@ -10,13 +10,15 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db.models.functions import Now
 
 from budgets.access import limits, spent
+from budgets.pricing import money
 from indexing.describe import index_info
-from indexing.usable import require_index
+from indexing.usable import require_fresh_index
 from sync import sql
 from sync.decide import Action
 from sync.finish import COUNTED, SKIPS
@@ -28,7 +30,9 @@ from sync.start import first_chunks
 from vaulthalla import units
 from vaulthalla.console import fields
 from vaulthalla.errors import NotFound, Refused
+from vaulthalla.remedies import sync_of
 from vaulthalla.requests import RequestClass, Requests
+from vaulthalla.vaults.lookup import row_id
 from vaulthalla.vaults.models import SyncPolicy, Vault, VaultKind
 from vaulthalla.vaults.policy import apply_policy_options
 from vaulthalla.work.engine import create_run
@@ -37,6 +41,7 @@ from vaulthalla.work.models import Run, RunKind, RunStatus
 # How long a plan may wait for its `--plan`.
 PLAN_KEPT = timedelta(hours=24)
 PAGE = 5_000
+NOTHING = money(Decimal(0))
 
 
 def start_dry_run(vault: Vault, *, refresh_index: bool, strategy: str | None, conflict: str | None) -> Run:
@@ -47,7 +52,7 @@ def start_dry_run(vault: Vault, *, refresh_index: bool, strategy: str | None, co
         apply_policy_options(policy, supposed)
         strategy, conflict = policy.strategy, policy.conflict_policy
     if vault.kind == VaultKind.S3 and not refresh_index:
-        require_index(vault)
+        require_fresh_index(vault)
     options = SyncOptions(refresh_index=refresh_index, strategy=strategy, conflict=conflict)
     return create_run(
         vault, RunKind.DRY_RUN, options=options.as_options(vault.policy), chunks=first_chunks(vault, options, dry=True)
@@ -57,7 +62,7 @@ def start_dry_run(vault: Vault, *, refresh_index: bool, strategy: str | None, co
 def check_plan(vault: Vault, plan: str) -> int:
     """The id of a dry-run that may be executed. Raises NotFound or Refused."""
     again = f"Make a new one: vh vault sync dry-run {shlex.quote(vault.name)}"
-    found = Run.objects.filter(vault=vault, kind=RunKind.DRY_RUN, pk=plan).first() if plan.isdigit() else None
+    found = Run.objects.filter(vault=vault, kind=RunKind.DRY_RUN, pk=row_id(plan)).first()
     if found is None or found.status != RunStatus.SUCCESS:
         raise NotFound(f"Vault {vault.name!r} has no finished plan {plan!r}.", remedy=again)
     if not Run.objects.filter(pk=found.pk, finished_at__gte=Now() - PLAN_KEPT).exists():
@@ -70,7 +75,7 @@ def check_plan(vault: Vault, plan: str) -> int:
 
 def dry_run_json(run: Run, vault: Vault, *, pricing: bool = True) -> dict[str, Any]:
     """DESIGN's dry-run: the plan in full, whatever the budget says of it."""
-    planned = Counter(run.result.get("plan", {}).get("requests", {}))
+    planned = Counter(run.result.get("requests", {}))
     requests = {c.value: planned[c.value] for c in RequestClass}
     exceeded = _exceeded(run, vault, requests)
     return {
@@ -111,8 +116,9 @@ def dry_run_text(value: dict[str, Any]) -> str:
     ]
     if value["price"]:
         lines += _price_lines(value["price"])
+    lines += _decision_lines(value["price_budget"])
     lines.append(("Index", f"{value['index']['freshness']}: {value['index']['why']}"))
-    lines.append(("Run it", f"vh vault sync {shlex.quote(value['vault'])} --plan {value['plan']}"))
+    lines.append(("Run it", f"{sync_of(value['vault'])} --plan {value['plan']}"))
     return fields(lines)
 
 
@@ -125,10 +131,21 @@ def _price_lines(price: dict[str, Any]) -> list[tuple[str, Any]]:
 
     lines = [("Price", told(price["amount"])), *(("  unknown", what) for what in price["unknowns"])]
     if catalog:
+        if price["early_deletion"] != NOTHING:
+            lines.append(("  for minimum durations cut short", told(price["early_deletion"])))
         age = units.format_duration(catalog["age_seconds"])
         lines.append(("  per month, nothing changed", told(price["recurring_per_month"])))
         lines.append(("  prices", f"{catalog['version']}, {'stale, ' if catalog['stale'] else ''}{age} old"))
     return lines
+
+
+def _decision_lines(decision: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What the price policies would say; nothing where there is none."""
+    if not decision["policies"]:
+        return []
+    told = "fits" if decision["allowed"] else f"exceeded: {decision['reason']}"
+    lines: list[tuple[str, Any]] = [("Price budget", told), *(("  warning", text) for text in decision["warnings"])]
+    return [*lines, ("  remedy", decision["remedy"])] if decision["remedy"] else lines
 
 
 def planned_operations(run: Run) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ outcomes, new base rows, index rows and settled budgets in one transaction under
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from sync.transfers import Transfers
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import VaultKind
+from vaulthalla.work.again import again
 from vaulthalla.work.engine import Lease, LeaseLost, Yield, handler, record_stall
 from vaulthalla.work.models import Run
 
@@ -41,6 +41,8 @@ from vaulthalla.work.models import Run
 THREADS = 16
 # What may be in flight beyond what is running, so that no thread waits for the main thread.
 QUEUED = 2 * THREADS
+# Renames handed to a thread together.
+AT_ONCE = 16
 COMMIT_SECONDS = 1.0
 COMMIT_OUTCOMES = 400
 # A store that fails this often in a row is away, whatever each single failure says.
@@ -86,10 +88,12 @@ class Executor:
         if not SyncOptions.of(self.run_row).offline:
             self.meter.keeps_back = kept_back(vault, limits(lease.run_id))
         self.stop = threading.Event()
-        self.todo = deque(self._load(actions))
-        self.in_flight: dict[Future[Outcome], Operation] = {}
+        loaded = self._load(actions)
+        self.todo = deque(op for op in loaded if op.status != OperationStatus.STAGED)
+        self.staged = deque(op for op in loaded if op.status == OperationStatus.STAGED)
+        self.in_flight: set[Future[list[Outcome]]] = set()
         self.outcomes: list[Outcome] = []
-        self.transfers = Transfers.load(vault.pk, [op.path for op in self.todo])
+        self.transfers = Transfers.load(vault.pk, [op.path for op in loaded])
         self.last_commit = monotonic()
         self.unavailable = 0
         self.succeeded = False
@@ -97,7 +101,7 @@ class Executor:
 
     def run(self) -> Yield | None:
         """All operations, or as many as time and budget allow."""
-        if not self.todo:
+        if not self.todo and not self.staged:
             return None
         policy = SyncOptions.of(self.run_row).supposed(self.vault.policy)
         with open_root(self.vault.root, self.vault.marker, vault=self.vault.name) as tree:
@@ -111,6 +115,7 @@ class Executor:
                 stop=self.stop,
                 may_delete=self.lease.kind == "sync.delete",
                 transfers=self.transfers,
+                meter=self.meter,
             )
             with ThreadPoolExecutor(THREADS) as pool:
                 try:
@@ -123,14 +128,14 @@ class Executor:
                     raise
                 finally:
                     self.stop.set()
-        if self.todo:
+        if self.todo or self.staged:
             return Yield(None, delay=WAIT_SECONDS if self.waiting else 0)
         return None
 
     # --- the loop
 
     def _loop(self, pool: ThreadPoolExecutor) -> None:
-        while self.in_flight or (self.todo and not self._must_stop()):
+        while self.in_flight or ((self.todo or self.staged) and not self._must_stop()):
             self._hand_out(pool)
             self._collect()
             if self._is_time_to_commit():
@@ -140,7 +145,7 @@ class Executor:
             self.lease.keep()
         self._commit()
         # Bodies that were staged in the last commit are renamed into place before the lease ends.
-        if self.todo and any(op.status == OperationStatus.STAGED for op in self.todo):
+        if self.staged:
             self._publish_rest(pool)
 
     def _drain(self) -> None:
@@ -156,6 +161,7 @@ class Executor:
 
     def _hand_out(self, pool: ThreadPoolExecutor) -> None:
         self.waiting = False
+        self._hand_out_staged(pool)
         for _ in range(len(self.todo)):
             if len(self.in_flight) >= QUEUED or self._must_stop():
                 return
@@ -170,22 +176,34 @@ class Executor:
                 case Draw.EXHAUSTED:
                     self._park(operation)
 
-    def _submit(self, pool: ThreadPoolExecutor, operation: Operation) -> None:
-        pot, operation.pot = operation.pot, None
-        self.in_flight[pool.submit(self._perform, operation, pot)] = operation
+    def _hand_out_staged(self, pool: ThreadPoolExecutor) -> None:
+        """Bodies to be put into place: so quick that several at once are handed to a thread."""
+        while self.staged:
+            several = [self.staged.popleft() for _ in range(min(AT_ONCE, len(self.staged)))]
+            self._submit(pool, *several)
 
-    def _perform(self, operation: Operation, pot: Pot | None) -> Outcome:
-        """On a helper thread; what the operation set aside is spent first, and what is left of it goes back."""
-        with pot or nullcontext():
-            return self.workshop.perform(operation)
+    def _submit(self, pool: ThreadPoolExecutor, *operations: Operation) -> None:
+        work = [(operation, operation.pot) for operation in operations]
+        for operation in operations:
+            operation.pot = None
+        self.in_flight.add(pool.submit(self._perform, work))
+
+    def _perform(self, work: Sequence[tuple[Operation, Pot | None]]) -> list[Outcome]:
+        """On a helper thread; what an operation set aside is spent first, and what is left of it goes back."""
+        outcomes = []
+        for operation, pot in work:
+            with pot or nullcontext():
+                outcomes.append(self.workshop.perform(operation))
+        return outcomes
 
     def _collect(self) -> None:
         if not self.in_flight:
             return
         done, _ = wait(self.in_flight, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in done:
-            del self.in_flight[future]
-            self._take(future.result())
+            self.in_flight.remove(future)
+            for outcome in future.result():
+                self._take(outcome)
 
     def _take(self, outcome: Outcome) -> None:
         operation = outcome.operation
@@ -203,7 +221,7 @@ class Executor:
         return Stall(
             StallCode.DISK_SPACE,
             f"A disk of vault {self.vault.name} is full; nothing was half-written.",
-            remedy=f"Free space, then run: vh vault sync {shlex.quote(self.vault.name)}",
+            remedy=f"{again(self.lease.load_run())}  # after freeing space",
         )
 
     def _retry(self, operation: Operation, refused: RequestClass | None) -> None:
@@ -223,8 +241,8 @@ class Executor:
             self.stop.set()
             raise Stall(
                 StallCode.STORE_UNAVAILABLE,
-                f"The store of {self.vault.name} does not answer: {outcome.reason}",
-                remedy=f"Check the endpoint, then run: vh vault sync {shlex.quote(self.vault.name)}",
+                f"The store of {self.vault.name} does not answer: {outcome.reason.partition(': ')[2]}",
+                remedy=f"{again(self.lease.load_run())}  # once the endpoint answers again",
             )
 
     # --- budgets
@@ -233,31 +251,33 @@ class Executor:
         """Sets aside what `operation` needs, drawing more of the run's budget when the lease holds too little."""
         if not self.metered or operation.status == OperationStatus.STAGED:
             return Draw.DRAWN
-        if not operation.cost:
-            operation.cost = cost(operation.action, operation.sides, self.able)
+        self._price(operation)
         if self._goes_in_parts(operation):
             return self._afford_large(operation)
-        if self._is_large(operation):
+        if operation.action is Action.KEEP_BOTH and self._is_large(operation):
             # Its parts go on other threads than its own, which would not find what it had set aside.
             lacking = self._lacking(operation.cost)
             return self.meter.draw(lacking, lacking) if lacking else Draw.DRAWN
         if operation.path in self.transfers.rows:
             self._hold_abort(operation)
-        operation.pot = self.meter.set_aside(operation.cost)
-        if operation.pot is not None:
-            return Draw.DRAWN
-        lacking = self._lacking(operation.cost)
-        answer = self.meter.draw(Requests({c: n + self._coming(c) for c, n in lacking.items()}), lacking)
-        if answer is Draw.DRAWN:
-            operation.pot = self.meter.set_aside(operation.cost)
-        return answer
+        # Never without: who finds nothing left for the second of two requests sends the first one again.
+        while (pot := self.meter.set_aside(operation.cost)) is None:
+            # Large bodies spend what is in no pot, so that what was there a moment ago may be gone.
+            if not (lacking := self._lacking(operation.cost)):
+                continue
+            answer = self.meter.draw(Requests({c: n + self._coming(c) for c, n in lacking.items()}), lacking)
+            if answer is not Draw.DRAWN:
+                return answer
+        operation.pot = pot
+        return Draw.DRAWN
 
     def _afford_large(self, operation: Operation) -> Draw:
         """A large body spends as its parts go, on several threads; it may start with less than all it needs."""
         body = self.workshop.body(operation.action, operation.sides)
         main = RequestClass.PUT if operation.action is Action.UPLOAD else RequestClass.GET
         needed = Requests(operation.cost)
-        needed[main] = max(1, needed[main] - len(body.parts))
+        begun = 1 if body.upload_id else 0
+        needed[main] = max(1, needed[main] - len(body.parts) - begun)
         needed[RequestClass.DOWNLOAD_BYTES] = max(0, needed[RequestClass.DOWNLOAD_BYTES] - body.held)
         body.allowance, body.refused = None, None
         self._hold_abort(operation)
@@ -285,7 +305,12 @@ class Executor:
 
     def _coming(self, request_class: RequestClass) -> int:
         """What the rest of the chunk will need of a class."""
-        return sum(cost(op.action, op.sides, self.able)[request_class] for op in self.todo)
+        return sum(self._price(op)[request_class] for op in self.todo)
+
+    def _price(self, operation: Operation) -> Requests:
+        if not operation.cost:
+            operation.cost = cost(operation.action, operation.sides, self.able)
+        return operation.cost
 
     def _goes_in_parts(self, operation: Operation) -> bool:
         return self._is_large(operation) and operation.action in (Action.UPLOAD, Action.DOWNLOAD)
@@ -299,7 +324,8 @@ class Executor:
         self.outcomes.append(
             Outcome(operation=operation, status=OperationStatus.PARKED, reason=f"budget_{short.field}", ledger=ledger)
         )
-        record_stall(self.lease.run_id, budget_stall(self.lease.run_id, short))
+        needed = self.run_row.result.get("requests", {}).get(short.value)
+        record_stall(self.lease.run_id, budget_stall(self.lease.run_id, short, planned=needed))
 
     # --- recording
 
@@ -328,7 +354,7 @@ class Executor:
         for outcome in outcomes:
             if outcome.status == OperationStatus.STAGED:
                 outcome.operation.status = OperationStatus.STAGED
-                self.todo.appendleft(outcome.operation)
+                self.staged.append(outcome.operation)
 
     def _make_lasting(self, outcomes: Sequence[Outcome]) -> None:
         """What is recorded must survive a power cut, directories included. A slow disk costs no lease."""
@@ -340,10 +366,7 @@ class Executor:
             self.lease.outlast(flusher.submit(self.workshop.tree.make_lasting, bodies, touched))
 
     def _publish_rest(self, pool: ThreadPoolExecutor) -> None:
-        staged = [op for op in self.todo if op.status == OperationStatus.STAGED]
-        self.todo = deque(op for op in self.todo if op.status != OperationStatus.STAGED)
-        for operation in staged:
-            self._submit(pool, operation)
+        self._hand_out_staged(pool)
         while self.in_flight:
             self._collect()
             self.lease.keep()

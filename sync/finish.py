@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from sync.options import SyncOptions
 from sync.root import open_root
 from sync.start import next_sync_at
 from vaulthalla.errors import Stall, StallCode, VaulthallaError
+from vaulthalla.stores.base import AccessDenied, BucketMissing
 from vaulthalla.vaults.models import SyncPolicy, Vault
 from vaulthalla.work.engine import Lease, handler, on_run_finished, record_error
 from vaulthalla.work.models import SYNC_LIKE, Run, RunKind, RunStatus
@@ -42,6 +44,12 @@ STANDING = (Action.INDEX_ONLY, Action.CONFLICT, Action.FOREIGN, Action.ARCHIVE_S
 # Verdicts that are told by their reason, since each skips something.
 SKIPS = (Action.ARCHIVE_SKIPPED, Action.PATH_SKIPPED, Action.LEAVE)
 
+# What every operation of a run would meet again, whichever it was.
+STORE_CODES = (BucketMissing.code, AccessDenied.code)
+REMEDIES = {
+    "store_contradicts_itself": "Ask the provider about this key, or rename the file; what succeeded stays done.",
+}
+
 
 @handler("finish.sync")
 @handler("finish.fetch")
@@ -61,7 +69,7 @@ def finish(lease: Lease) -> None:
         run.save(update_fields=["result"])
         failures = run.result["failures"]
         if failures:
-            record_error(run.pk, failed(run.result["operations"]["failed"], failures))
+            record_error(run.pk, failed(run.result["operations"]["failed"], failures, vault=vault.name))
     with ThreadPoolExecutor(1) as pruner:
         lease.outlast(pruner.submit(prune, vault))
 
@@ -127,13 +135,17 @@ def _count_done(operations: Counter[str], moved: Counter[str], outcome: Outcome)
         moved["up"] += outcome.here
 
 
-def failed(count: int, failures: list[dict[str, str]]) -> VaulthallaError:
+def failed(count: int, failures: list[dict[str, str]], *, vault: str) -> VaulthallaError:
+    """What failed first, and what helps: the same sync again, unless the store itself has to change first."""
     first = failures[0]
+    code = first["reason"].partition(":")[0]
     more = f" (and {count - 1} more)" if count > 1 else ""
     return VaulthallaError(
         f"{first['action']} of {first['path']!r} failed: {first['reason']}{more}",
-        code="operations_failed",
-        remedy="Run the same sync again; what succeeded stays done.",
+        code=code if code in STORE_CODES else "operations_failed",
+        remedy=f"vh vault info {shlex.quote(vault)}  # check bucket, endpoint and credentials"
+        if code in STORE_CODES
+        else REMEDIES.get(code, "Run the same sync again; what succeeded stays done."),
     )
 
 

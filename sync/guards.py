@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
+from shlex import quote
 
 from django.db.models import Q
 
-from budgets.access import budget_stall, preflight, remaining
+from budgets.access import budget_stall, let_through, preflight, remaining
 from indexing.state import state_of
 from sync import sql
 from sync.decide import Action
@@ -16,8 +16,10 @@ from sync.options import SyncOptions
 from sync.prices import usages
 from sync.tree import Tree
 from vaulthalla.errors import Stall, StallCode
+from vaulthalla.remedies import OR, sync_of
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import SyncPolicy, Vault, VaultKind
+from vaulthalla.work.again import again
 from vaulthalla.work.engine import record_stall
 from vaulthalla.work.models import Run, RunKind
 
@@ -47,16 +49,18 @@ def check_deletes(run: Run, vault: Vault, options: SyncOptions, actions: Mapping
     if options.allow_deletes or run.kind == RunKind.RESOLVE or remote + local <= 0:
         return
     policy: SyncPolicy = vault.policy
+    seen = "" if options.plan is None else f" --plan {options.plan}"
+    leave = f"{sync_of(vault.name)}{seen} --allow-deletes  # if that is meant"
     if policy.synced_strategy and policy.synced_strategy != policy.strategy:
         raise _stall(
-            vault, f"the first run after the strategy changed to {policy.strategy} would delete", remote, local
+            leave, f"the first run after the strategy changed to {policy.strategy} would delete", remote, local
         )
     if _may_be_too_many(policy.max_delete, remote):
-        _check(vault, policy.max_delete, remote, state_of(vault.pk).object_count, local)
+        _check(leave, policy.max_delete, remote, state_of(vault.pk).object_count, local)
     if _may_be_too_many(policy.max_delete, local):
         # The scan counts what is left; what this plan deletes is still there.
         files = LocalFile.objects.filter(vault=vault, skip="").count()
-        _check(vault, policy.max_delete, local, files, remote, local_side=True)
+        _check(leave, policy.max_delete, local, files, remote, local_side=True)
 
 
 def _may_be_too_many(rule: str, deletes: int) -> bool:
@@ -72,8 +76,12 @@ def check_emptied(vault: Vault) -> None:
         raise Stall(
             StallCode.ROOT_MISSING,
             f"{vault.root} is empty, but files were synced there before; nothing was deleted.",
-            remedy=f"Mount or restore {vault.root}, or accept the loss: "
-            f"vh vault sync {shlex.quote(vault.name)} --allow-deletes",
+            remedy=OR.join(
+                (
+                    f"{sync_of(vault.name)}  # after mounting or restoring {quote(vault.root)}",
+                    f"accept the loss: {sync_of(vault.name)} --allow-deletes",
+                )
+            ),
         )
 
 
@@ -83,16 +91,16 @@ def park_downloads(run: Run, vault: Vault, needs: Requests) -> None:
     if not wanted:
         return
     wanted -= sql.bytes_held(run.pk, vault.pk, BODIES)
-    stall = _bytes_stall(run, wanted) or _space_stall(vault, wanted)
+    stall = _bytes_stall(run, wanted) or _space_stall(run, vault, wanted)
     if stall:
         record_stall(run.pk, stall)
         sql.execute(sql.PARK, (stall.code, run.pk, list(BODIES)))
 
 
-def reserve_money(run: Run, vault: Vault, needs: Requests) -> None:
+def reserve_money(run: Run, vault: Vault, needs: Requests, *, again: Requests) -> None:
     """Raises Stall(price_budget) when a price policy forbids the plan, as far as the request limits let it run.
 
-    Bodies that are parked are not paid for.
+    `again` is what the next run, too, will spend before it plans. Bodies that are parked are not paid for.
     """
     if vault.kind != VaultKind.S3:
         return
@@ -100,7 +108,8 @@ def reserve_money(run: Run, vault: Vault, needs: Requests) -> None:
     left = remaining(run.pk)[RequestClass.DOWNLOAD_BYTES]
     if left is not None and planned[RequestClass.DOWNLOAD_BYTES] > left:
         planned[RequestClass.DOWNLOAD_BYTES] = 0
-    preflight(run.pk, vault, planned, usages(run.pk, vault, needs))
+    used = usages(run.pk, vault, needs, within=let_through(run.pk, needs))
+    preflight(run.pk, vault, planned, used, again=again)
 
 
 def _bytes_stall(run: Run, wanted: int) -> Stall | None:
@@ -110,7 +119,7 @@ def _bytes_stall(run: Run, wanted: int) -> Stall | None:
     return budget_stall(run.pk, RequestClass.DOWNLOAD_BYTES, planned=wanted)
 
 
-def _space_stall(vault: Vault, wanted: int) -> Stall | None:
+def _space_stall(run: Run, vault: Vault, wanted: int) -> Stall | None:
     with Tree(vault.root) as tree:
         free = tree.free_bytes()
     if wanted + SPACE_KEPT <= free:
@@ -118,21 +127,18 @@ def _space_stall(vault: Vault, wanted: int) -> Stall | None:
     return Stall(
         StallCode.DISK_SPACE,
         f"The plan downloads {wanted} bytes, but only {free} are free below {vault.root}.",
-        remedy=f"Free {wanted + SPACE_KEPT - free} bytes, then run: vh vault sync {shlex.quote(vault.name)}",
+        remedy=f"{again(run)}  # after freeing {wanted + SPACE_KEPT - free} bytes",
     )
 
 
-def _check(vault: Vault, rule: str, deletes: int, files: int, other: int, *, local_side: bool = False) -> None:
+def _check(leave: str, rule: str, deletes: int, files: int, other: int, *, local_side: bool = False) -> None:
     most = most_deletes(rule, files)
     if most is not None and deletes > most:
         side = "local files" if local_side else "remote objects"
         remote, local = (other, deletes) if local_side else (deletes, other)
-        raise _stall(vault, f"more than {rule} of {files} {side} would be deleted:", remote, local)
+        raise _stall(leave, f"more than {rule} of {files} {side} would be deleted:", remote, local)
 
 
-def _stall(vault: Vault, why: str, remote: int, local: int) -> Stall:
-    return Stall(
-        StallCode.DELETE_GUARD,
-        f"{why[:1].upper()}{why[1:]} {remote} remote and {local} local.",
-        remedy=f"If that is meant: vh vault sync {shlex.quote(vault.name)} --allow-deletes",
-    )
+def _stall(leave: str, why: str, remote: int, local: int) -> Stall:
+    reason = f"{why[:1].upper()}{why[1:]} {remote} remote and {local} local."
+    return Stall(StallCode.DELETE_GUARD, reason, remedy=leave)

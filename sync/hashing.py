@@ -69,6 +69,10 @@ def hash_file(file: BinaryIO, *, part_size: int | None = None, on_bytes: Callabl
     )
 
 
+def md5_of(body: bytes | memoryview) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
 def multipart_etag(part_md5s: Sequence[bytes]) -> str:
     """The ETag that S3 gives an object of these parts."""
     whole = hashlib.md5(b"".join(part_md5s), usedforsecurity=False)

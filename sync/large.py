@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from zlib import crc32
 
+from budgets.meter import Pot
 from sync.costs import MIB, RANGE_SIZE, pieces
+from sync.hashing import md5_of
 from sync.tree import LocalChanged, Staged, Tree, seal
 from vaulthalla.requests import RequestClass
 from vaulthalla.stores.base import (
@@ -108,10 +110,18 @@ class BigBody:
 
 
 def upload_parts(
-    store: Store, file: BinaryIO, body: BigBody, content: Content, stop: threading.Event, *, condition: Condition
+    store: Store,
+    file: BinaryIO,
+    body: BigBody,
+    content: Content,
+    stop: threading.Event,
+    *,
+    condition: Condition,
+    completing: Callable[[], Pot | None],
 ) -> Written | None:
     """Uploads what is missing and completes. None when `stop` or the allowance came first; parts are kept.
 
+    `completing` sets aside what the completion takes: it may be two requests, of which one alone is in vain.
     Raises UploadMissing (start again) and PreconditionFailed as the store's `complete_upload` does.
     """
     path, keep_back = body.path, 1 if body.upload_id else 2
@@ -127,14 +137,19 @@ def upload_parts(
             data = os.pread(file.fileno(), length, offset)
             if len(data) != length or crc32(data) != body.part_checksums[number - 1]:
                 raise LocalChanged(path, "changed while it was uploaded")
-            body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=_md5(data)).etag)
+            body.kept(number, store.upload_part(path, body.upload_id, number, data, md5=md5_of(data)).etag)
 
     try:
         allowed = None if body.allowance is None else body.allowance - keep_back
         if not _in_parallel(body, one, allowed, stop, RequestClass.PUT):
             return None
         parts = [Part(number=n, size=body.span(n)[1], etag=etag) for n, etag in sorted(body.parts.items())]
-        written = store.complete_upload(path, body.upload_id, parts, condition=condition)
+        pot = completing()
+        if pot is None:
+            body.refused = RequestClass.PUT
+            return None
+        with pot:
+            written = store.complete_upload(path, body.upload_id, parts, condition=condition)
     except UploadMissing:
         body.restart()
         raise
@@ -290,7 +305,3 @@ def _read_exactly(file: BinaryIO, length: int, path: str) -> bytes:
         pieces_.append(piece)
         left -= len(piece)
     return pieces_[0] if len(pieces_) == 1 else b"".join(pieces_)
-
-
-def _md5(data: bytes) -> bytes:
-    return hashlib.md5(data, usedforsecurity=False).digest()

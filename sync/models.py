@@ -26,6 +26,9 @@ class LocalFile(models.Model):
     ctime_ns = models.BigIntegerField()
     inode = models.BigIntegerField()
     racy = models.BooleanField(default=False, help_text="mtime within 2 s of the scan: it may have changed since.")
+    read_again = models.BooleanField(
+        db_default=False, help_text="A scan found it racy: no base vouches for it before its content was compared."
+    )
     skip = models.CharField(max_length=20, default="")
     sha256 = models.BinaryField(null=True)
     md5 = models.BinaryField(null=True)
@@ -122,6 +125,12 @@ class Operation(models.Model):
     planned = models.JSONField(default=dict)
     source = models.TextField(default="", help_text="The path a server-side copy takes its content from.")
     progress = models.JSONField(default=dict, help_text="The staged file: what a crash must not lose.")
+    cut_short = models.DecimalField(
+        max_digits=30,
+        decimal_places=0,
+        null=True,
+        help_text="Byte-seconds of the object's minimum duration that it ends.",
+    )
 
     class Meta:
         ordering = ["run", "ordinal"]
@@ -129,6 +138,8 @@ class Operation(models.Model):
         indexes = [
             # Finishing counts what is left; history lists what failed.
             models.Index(fields=["run", "status"], name="operation_by_status"),
+            # What is priced for ending an object before its time: of most plans nothing.
+            models.Index(fields=["run"], name="operation_cut_short", condition=Q(cut_short__isnull=False)),
         ]
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,10 +20,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from budgets.access import ChunkMeter
 from budgets.meter import Pot
 from sync.costs import MIB, MULTIPART_FROM, RANGES_FROM
 from sync.decide import WORK, Action, Decision, Local, Remote, Rules, Sides, decide
 from sync.fingerprint import Fingerprint, fingerprint
+from sync.hashing import md5_of
 from sync.large import BigBody, Unfinished, download_ranges, upload_parts
 from sync.models import Direction, OperationStatus
 from sync.paths import conflict_name, path_problem
@@ -46,6 +49,7 @@ from vaulthalla.stores.base import (
     StoreUnavailable,
     UploadMissing,
     Written,
+    costs,
 )
 from vaulthalla.vaults.models import Vault, VaultKind
 
@@ -54,6 +58,9 @@ IN_MEMORY = 2 * MIB
 READ_BYTES = MIB
 # How often a path may surprise before it is left to the next run.
 MOST_SURPRISES = 3
+# How often the store may refuse what its own HEAD says is fine: once may be another writer, quick to undo it.
+MOST_CONTRADICTIONS = 2
+CONTRADICTS = "store_contradicts_itself: the store refuses what its own answer to a HEAD says is fine"
 MOST_CORRUPT_BODIES = 3
 ENDINGS: tuple[tuple[tuple[type[Exception], ...], OperationStatus, str], ...] = (
     ((LocalChanged, FileNotFoundError), OperationStatus.REPLAN, "changed_since_planned"),
@@ -83,6 +90,8 @@ class Operation:
     pot: Pot | None = None
     touched: set[str] = field(default_factory=set)  # directories to be flushed before the outcome is recorded
     surprises: int = 0
+    contradictions: int = 0  # in a row: the store said no to what its own answer to a HEAD allows
+    surprised: bool = False  # what the store answered asks for a second look, which is still to be paid for
     corrupt: int = 0
 
 
@@ -115,6 +124,7 @@ class Workshop:
     trash: str
     stop: threading.Event
     transfers: Transfers
+    meter: ChunkMeter
     may_delete: bool = False
 
     @property
@@ -172,11 +182,12 @@ class Workshop:
     # --- deciding again
 
     def _attempt(self, operation: Operation, ledger: Ledger) -> Outcome:
-        if operation.action is Action.VERIFY:
+        if operation.action is Action.VERIFY or operation.surprised:
             return self._begin_again(operation, ledger)
         try:
             return self._act(operation, ledger)
         except SURPRISES:
+            operation.surprised = True
             return self._begin_again(operation, ledger)
 
     def _begin_again(self, operation: Operation, ledger: Ledger) -> Outcome:
@@ -184,7 +195,11 @@ class Workshop:
 
         Going on at once would spend what other operations of the chunk were given.
         """
+        expected, refused = operation.sides.remote, operation.surprised
         sides, decision = self._look_again(operation, operation.sides, ledger)
+        operation.contradictions = operation.contradictions + 1 if refused and _same(expected, sides.remote) else 0
+        if operation.contradictions >= MOST_CONTRADICTIONS:
+            return self._outcome(operation, ledger, OperationStatus.FAILED, reason=CONTRADICTS)
         if decision.action not in WORK:
             return self._verdict(operation, sides, decision, ledger)
         operation.surprises += 1
@@ -195,6 +210,7 @@ class Workshop:
     def _look_again(self, operation: Operation, sides: Sides, ledger: Ledger) -> tuple[Sides, Decision]:
         """One HEAD, merged into what is known; then the same decision with what it told."""
         seen = self._head(operation, ledger)
+        operation.surprised = False
         known = replace(sides, remote=seen, local=self._hashed(sides), doubtful=False)
         decision = decide(known, replace(self.rules, verified=True))
         if decision.action in WORK:
@@ -292,10 +308,16 @@ class Workshop:
                 mtime_ns=local.mtime_ns,
                 storage_class=self.vault.storage_class,
             )
-            written = upload_parts(self.store, file, body, content, self.stop, condition=condition)
+            written = upload_parts(
+                self.store, file, body, content, self.stop, condition=condition, completing=self._completing
+            )
             if written is None:
                 raise Unfinished(body.refused)
             return hashed, written
+
+    def _completing(self) -> Pot | None:
+        needed = costs(self.store.capabilities, {RequestClass.PUT: 1}, conditional=RequestClass.PUT, multipart=True)
+        return self.meter.set_aside(Requests(needed))
 
     def _abort_stale(self, body: BigBody) -> None:
         """Parts of an earlier version cost money until they are dropped; a budget may keep them for now."""
@@ -383,6 +405,8 @@ class Workshop:
             raise Unfinished from None
 
     def _fetch_once(self, path: str, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
+        if remote.size <= IN_MEMORY:
+            return self._fetch_whole(path, remote)
         file, staged = self.tree.stage(path)
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
 
@@ -393,11 +417,20 @@ class Workshop:
         try:
             with file:
                 info = self.store.get(path, file, if_match=remote.etag, on_bytes=on_bytes)
-                _check_body(path, info, remote, sha256.digest(), md5.digest() if self.is_bucket else None)
+                _check_body(path, info, remote, sha256.digest(), md5.digest if self.is_bucket else None)
                 return seal(file, staged, mtime_ns=info.mtime_ns, lasting=False), info, sha256.digest()
         except BaseException:
             self.tree.discard(staged)
             raise
+
+    def _fetch_whole(self, path: str, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
+        """A small body, verified before any of it is on the disk."""
+        into = BytesIO()
+        info = self.store.get(path, into, if_match=remote.etag)
+        body = into.getbuffer()
+        sha256 = hashlib.sha256(body).digest()
+        _check_body(path, info, remote, sha256, (lambda: md5_of(body)) if self.is_bucket else None)
+        return self.tree.stage_whole(path, body, mtime_ns=info.mtime_ns), info, sha256
 
     def _checked(
         self, path: str, remote: Remote, staged: Staged, info: ObjectInfo, sha256: bytes
@@ -595,6 +628,11 @@ def _local(found: Fingerprint, sha256: bytes | None) -> Local:
     return Local(size=found.size, mtime_ns=found.mtime_ns, ctime_ns=found.ctime_ns, inode=found.inode, sha256=sha256)
 
 
+def _same(expected: Remote | None, found: Remote | None) -> bool:
+    """Whether the HEAD told nothing that the refused request did not know."""
+    return (expected.etag if expected else None) == (found.etag if found else None)
+
+
 def _fingerprint(local: Local) -> Fingerprint:
     return Fingerprint(size=local.size, mtime_ns=local.mtime_ns, ctime_ns=local.ctime_ns, inode=local.inode)
 
@@ -634,11 +672,11 @@ def _hash(file: BinaryIO, local: Local) -> Local:
     return replace(local, sha256=sha256.digest(), md5=md5.digest())
 
 
-def _check_body(path: str, info: ObjectInfo, remote: Remote, sha256: bytes, md5: bytes | None) -> None:
+def _check_body(path: str, info: ObjectInfo, remote: Remote, sha256: bytes, md5: Callable[[], bytes] | None) -> None:
     """Refuses a body that is not the object's: by our SHA-256, else by an ETag that is an MD5."""
     promised = info.sha256 or remote.sha256
     if promised is not None:
         if promised != sha256:
             raise BodyCorrupt(f"{path}: the body does not have the SHA-256 it was written with.")
-    elif md5 is not None and info.etag_is_md5 and info.etag != md5.hex():
+    elif md5 is not None and info.etag_is_md5 and info.etag != md5().hex():
         raise BodyCorrupt(f"{path}: the body does not have the MD5 of its ETag.")

@@ -22,6 +22,9 @@ _NOATIME = getattr(os, "O_NOATIME", 0)
 _COPY_BYTES = 1 << 20
 
 
+Buffer = bytes | memoryview
+
+
 class LocalChanged(Exception):
     """What is at the path is not what the plan saw; nothing was changed. Plan it again."""
 
@@ -146,34 +149,38 @@ def place(root: int, path: str, *, made: set[str] | None = None) -> Iterator[Pla
     Raises FileNotFoundError, or LocalChanged when something on the way is no directory.
     """
     *folders, name = path.split("/")
-    fd = os.dup(root)
+    fd = root
     try:
         for depth, folder in enumerate(folders):
             below = _enter(fd, folder, path, made is not None)
             if made is not None and below.created:
                 made.add("/".join(folders[:depth]))
-            os.close(fd)
+            if fd != root:
+                os.close(fd)
             fd = below.fd
         yield Place(fd, name, path)
     finally:
-        os.close(fd)
+        if fd != root:
+            os.close(fd)
 
 
 @contextmanager
 def nearest(root: int, folder: str) -> Iterator[int]:
     """The deepest directory on the way to `folder` that exists."""
-    fd = os.dup(root)
+    fd = root
     try:
         for segment in folder.split("/") if folder else ():
             try:
                 below = _enter(fd, segment, folder, False).fd
             except FileNotFoundError:
                 break
-            os.close(fd)
+            if fd != root:
+                os.close(fd)
             fd = below
         yield fd
     finally:
-        os.close(fd)
+        if fd != root:
+            os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +208,13 @@ def _not_a_directory(error: OSError, folder: str, path: str) -> Exception:
     return LocalChanged(path, f"{folder}, on the way to it, is not a directory")
 
 
+def write_all(fd: int, body: Buffer) -> None:
+    """However many writes it takes."""
+    view = memoryview(body)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def _copy_bytes(reading: int, writing: int) -> None:
     while piece := os.read(reading, _COPY_BYTES):
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(writing, view) :]
+        write_all(writing, piece)

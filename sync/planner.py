@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from budgets.access import capabilities, limits, remaining, spent
+from budgets.access import UNLIMITED, capabilities, keep_refusal, limits, remaining, spent
 from indexing.manifest.state import publish_needs, refresh_needs
 from sync import guards, sql
 from sync.chunks import cut
@@ -22,10 +23,12 @@ from sync.costs import cost
 from sync.decide import NOTHING_NEW, WORK, Action, Decision, Rules, Sides, decide
 from sync.options import SyncOptions
 from sync.paths import path_problem
+from sync.prices import estimate_of, mark_cut_short
 from sync.record import Ledger, versions
 from sync.rows import Differing, differing_of, from_json, policy_key, rules_of, to_json
 from sync.scan import unknown_prefixes
 from sync.unknown import UnknownBelow
+from vaulthalla.errors import Stall
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import Capabilities
 from vaulthalla.terms import ConflictPolicy, Strategy
@@ -79,21 +82,16 @@ class Draft:
 def plan(lease: Lease) -> Yield | None:
     """Plans the rest of the paths, then checks and cuts the plan as a whole."""
     planner = Planner.of(lease.load_run(), lease.cursor)
-    if planner.options.plan is not None:
-        with lease.commit():
-            planner.adopt(planner.options.plan)
-        return None
-    planner.check_emptied()
+    if planner.options.plan is None:
+        planner.check_emptied()
     with planner.batches() as batches:
         for rows in batches:
             draft = planner.draft(rows)
             with lease.commit(cursor=planner.cursor(rows[-1][0], draft)):
-                sql.insert_operations(draft.operations)
-                if not planner.dry:
-                    draft.ledger.write()
+                planner.keep(draft)
             if lease.overdue:
                 return Yield(msgspec.to_builtins(planner.plan))
-    with lease.commit(cursor=msgspec.to_builtins(planner.plan)):
+    with planner.telling(lease), lease.commit(cursor=msgspec.to_builtins(planner.plan)):
         planner.finish()
     return None
 
@@ -129,9 +127,19 @@ class Planner:
         """A plan to look at: nothing but its own operations is written."""
         return self.run.kind == RunKind.DRY_RUN
 
+    def keep(self, draft: Draft) -> None:
+        """Writes what this run may: a dry-run no verdict, and a plan that was seen no operation beside its own."""
+        if self.options.plan is None:
+            sql.insert_operations(draft.operations)
+        if not self.dry:
+            draft.ledger.write()
+
     def adopt(self, plan: int) -> None:
-        """Takes over the operations of a dry-run as they were seen."""
+        """Takes over the operations of a dry-run as they were seen; what needed no work was settled just now."""
+        settled = self.plan
         self.plan = msgspec.convert(Run.objects.get(pk=plan).result["plan"], Plan)
+        self.plan.actions[Action.CONVERGE.value] = settled.actions.get(Action.CONVERGE.value, 0)
+        self.plan.skipped = settled.skipped
         sql.execute(sql.ADOPT_PLAN, (self.run.pk, plan))
         sql.execute(sql.DRIFTED, {"run": self.run.pk, "vault": self.vault.pk})
         self._start()
@@ -157,9 +165,13 @@ class Planner:
         blocked = clashes(self.vault, decided)
         draft = Draft(ledger=Ledger(vault_id=self.vault.pk, policy=policy_key(self.vault.policy)))
         draft.released.update("/".join(row.stood) for row in found if row.stood[0])
-        for sides, decision in decided:
+        for row, (sides, decision) in zip(found, decided, strict=True):
             reason = blocked.get(sides.path)
-            self._take(draft, sides, Decision(action=Action.PATH_SKIPPED, reason=reason) if reason else decision)
+            taken = Decision(action=Action.PATH_SKIPPED, reason=reason) if reason else decision
+            # A conflict stands until what was decided of it is done.
+            if row.stood[0] not in ("", Action.CONFLICT) and not taken.settles:
+                draft.ledger.unsettled.append(sides.path)
+            self._take(draft, sides, taken)
         return draft
 
     def cursor(self, after: str, draft: Draft) -> Any:
@@ -176,12 +188,26 @@ class Planner:
 
     def finish(self) -> None:
         """Pairs renames; then, unless this is only to be looked at, lets the plan start."""
+        if self.options.plan is not None:
+            self.adopt(self.options.plan)
+            return
         self._pair_renames()
         if self.dry:
-            self.plan.requests = {c.value: n for c, n in self._with_manifest().items()}
-            self._keep_result()
+            self._keep_result(self._estimate())
         else:
             self._start()
+
+    @contextmanager
+    def telling(self, lease: Lease) -> Iterator[None]:
+        """A plan that is stopped leaves nothing behind but what it would have needed."""
+        try:
+            yield
+        except Stall as stall:
+            with lease.commit():
+                keep_refusal(self.run.pk, stall)
+                self._estimate()
+                self.run.save(update_fields=["result"])
+            raise
 
     def _with_manifest(self) -> Requests:
         """What the plan needs, and what a sync spends on the manifest before and after it."""
@@ -192,23 +218,45 @@ class Planner:
         publish = publish_needs(self.vault, allowed, now=datetime.now(UTC), changes=changes)
         return Requests.summed((self.plan.needs, look, publish))
 
+    def _estimate(self) -> Requests:
+        """Notes what is expected of the run, and returns what of it is still ahead."""
+        ahead = self.plan.needs if self.options.offline else self._with_manifest()
+        # What a sync asked before it planned is part of it; what a dry-run asked is not part of the sync it shows.
+        whole = ahead if self.dry else Requests.summed((spent(self.run.pk), ahead))
+        mark_cut_short(self.run.pk, self.vault)
+        down = sql.planned_bytes(self.run.pk, guards.BODIES)
+        found = estimate_of(self.run, self.vault, whole, up=self.plan.bytes_up, down=down)
+        self.run.result = {**self.run.result, "estimate": found}
+        return ahead
+
     def _start(self) -> None:
         """Checks guards, space and download bytes, and cuts what may run into chunks."""
+        ahead = self._estimate()
         guards.check_deletes(
             self.run, self.vault, self.options, self.plan.actions, renamed=sql.renamed_sources(self.run.pk)
         )
         guards.park_downloads(self.run, self.vault, self.plan.needs)
-        guards.reserve_money(self.run, self.vault, self.plan.needs if self.options.offline else self._with_manifest())
+        looked = spent(self.run.pk)[RequestClass.GET] and not self.options.offline
+        again = refresh_needs(self.vault, limits(self.run.pk)) if looked else Requests()
+        guards.reserve_money(self.run, self.vault, ahead, again=again)
         cut(self.run, self.vault)
         sql.execute(sql.CLOSE_CONFLICTS, (self.vault.pk,))
-        self._keep_result()
+        self._keep_result(self._sufficient())
 
-    def _keep_result(self) -> None:
+    def _sufficient(self) -> Requests:
+        """Of each class, the limit under which a run does all of this plan: with its look, and publishing its end."""
+        if self.options.offline:
+            return self.plan.needs
+        look = refresh_needs(self.vault, UNLIMITED)
+        publish = publish_needs(self.vault, UNLIMITED, now=datetime.now(UTC), changes=True)
+        return Requests.summed((self.plan.needs, look, publish))
+
+    def _keep_result(self, needs: Requests) -> None:
         self.run.result = {
             **self.run.result,
             "planned": self.plan.actions,
             "skipped": self.plan.skipped,
-            "requests": self.plan.needs.as_json(),
+            "requests": needs.as_json(),
             "plan": msgspec.to_builtins(self.plan),
         }
         self.run.save(update_fields=["result"])

@@ -6,7 +6,7 @@ from budgets.access import ChunkMeter, budget_stall, limits, open_store, remaini
 from indexing.manifest.refresh import Look, refresh
 from indexing.manifest.state import refresh_needs
 from indexing.reconcile import reconcile_chunks
-from indexing.usable import chunks_before_planning, require_index
+from indexing.usable import chunks_before_planning, require_fresh_index
 from sync.options import SyncOptions
 from sync.root import check_root
 from vaulthalla.errors import Stall
@@ -57,7 +57,7 @@ def _index_chunks(run: Run, vault: Vault) -> list[NewChunk]:
     """What makes the index usable. A dry-run sends nothing for it unless it was asked to."""
     refresh = SyncOptions.of(run).refresh_index
     if run.kind == RunKind.DRY_RUN and vault.kind == VaultKind.S3 and not refresh:
-        require_index(vault)
+        require_fresh_index(vault)
         return []
     if refresh:
         return reconcile_chunks(vault)

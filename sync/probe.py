@@ -9,9 +9,10 @@ from typing import Any
 
 from django.db import transaction
 
-from budgets.access import ChunkMeter, Draw, budget_stall, open_store, s3_config
+from budgets.access import ChunkMeter, Draw, billed_to, budget_stall, open_store, s3_config
+from indexing import merge
 from indexing.merge import OWN_KEYS
-from indexing.models import EventFeed, IndexState, RemoteObject
+from indexing.models import EventFeed, RemoteObject
 from sync.models import Base, Conflict, LocalDir, LocalFile, Transfer
 from sync.root import check_plantable
 from sync.root import plant_marker as plant
@@ -37,7 +38,7 @@ def check_key(api_key: ApiKey) -> None:
     def check(lease: Lease) -> None:
         check_credentials(s3_config(api_key), _granted(lease, Requests({RequestClass.LIST: PROBE_LIMITS["list"]})))
 
-    run_inline(None, RunKind.CHECK, check, options={"limits": PROBE_LIMITS})
+    run_inline(None, RunKind.CHECK, check, options={"limits": PROBE_LIMITS, **billed_to(api_key)})
 
 
 def probe_vault(vault: Vault) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def probe_vault(vault: Vault) -> dict[str, Any]:
             conditional_complete=able.conditional_complete,
         )
 
-    run_inline(None, RunKind.CHECK, check, options={"limits": PROBE_LIMITS})
+    billed = {} if vault.api_key is None else billed_to(vault.api_key, bucket=vault.bucket)
+    run_inline(None, RunKind.CHECK, check, options={"limits": PROBE_LIMITS, **billed})
     return proven
 
 
@@ -78,7 +80,8 @@ def forget(vault: Vault) -> None:
             run_id=run.pk,
             remedy=f"Wait for it, or run: vh vault sync cancel {shlex.quote(vault.name)}",
         )
-    for model in (Base, LocalFile, LocalDir, Conflict, Transfer, RemoteObject, IndexState, EventFeed):
+    merge.reset(vault.pk)
+    for model in (Base, LocalFile, LocalDir, Conflict, Transfer, EventFeed):
         rows = model._default_manager.filter(vault=vault)
         rows._raw_delete(rows.db)  # no signals and no relations to collect, so no row is loaded
 
@@ -97,8 +100,8 @@ def delete_upstream(vault: Vault, allow: bool) -> None:
                     raise Stall(
                         StallCode.DELETE_GUARD,
                         f"Vault {vault.name!r} has more than {ALWAYS_ALLOWED} objects; none was deleted.",
-                        remedy=f"If that is meant: vh vault delete {shlex.quote(vault.name)} "
-                        "--delete-upstream --allow-deletes --yes",
+                        remedy=f"vh vault delete {shlex.quote(vault.name)} "
+                        "--delete-upstream --allow-deletes --yes  # if that is meant",
                     )
                 _draw(lease, meter, Requests({RequestClass.DELETE: len(page)}))
                 list(pool.map(lambda info: store.delete(info.key), page))

@@ -21,15 +21,17 @@ Row = tuple[Any, ...]
 class Ledger:
     """Rows to be; `write` turns each list into one statement.
 
-    `since`: the index's revision before any of what was `seen` was asked for. So an answer that comes within the
-    clock's grain of what the index said already is newer than that, and no contradiction.
+    `since`: the index's revision before any of it was asked for or written. So an answer is newer than what the index
+    said already, and no contradiction, whatever their times.
     """
 
     vault_id: int
     policy: str
     since: int | None = None
     agreed: list[Row] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     conflicts: list[Row] = field(default_factory=list)
@@ -60,6 +62,8 @@ class Ledger:
                 *(local.mtime_ns, local.ctime_ns, local.inode, sha256),
             )
         )
+        if local.read_again:
+            self.read.append(path)
 
     def downloaded(self, path: str, local: Local) -> None:
         """A file that was written here, so that the plan of the next run knows it before its scan."""
@@ -72,14 +76,20 @@ class Ledger:
 
     def absorb(self, other: Ledger) -> None:
         """Takes over everything that another ledger of the same vault holds."""
+        known, told = vars(self), vars(other)
         for name in _LISTS:
-            getattr(self, name).extend(getattr(other, name))
+            if learnt := told[name]:
+                known[name].extend(learnt)
 
     def write(self) -> None:
         """One statement per kind of row, in an order in which a path may be in several lists."""
         vault = self.vault_id
+        if self.unsettled:
+            sql.execute(sql.UNSETTLE, {"vault": vault, "paths": self.unsettled})
         if self.agreed:
             sql.execute(sql.AGREE, (vault, *_columns(self.agreed)))
+        if self.read:
+            sql.execute(sql.WAS_READ, (vault, self.read))
         if self.settled:
             sql.execute(sql.SETTLE, (vault, self.policy, *_columns(self.settled)))
         if self.evicted:
@@ -106,9 +116,9 @@ class Ledger:
         if self.seen:
             observe(self.vault_id, self.seen, source=Source.HEAD, since=self.since)
         if self.written:
-            observe(self.vault_id, self.written, source=Source.OWN)
+            observe(self.vault_id, self.written, source=Source.OWN, since=self.since)
         if self.gone:
-            observe_gone(self.vault_id, self.gone, source=Source.OWN)
+            observe_gone(self.vault_id, self.gone, source=Source.OWN, since=self.since)
 
     def _settle(self, sides: Sides, decision: Decision) -> None:
         local, remote = versions(sides)

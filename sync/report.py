@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from budgets.access import lost, spent
+from budgets.access import lost, spent, warnings
 from indexing.describe import feeds_lines, index_report
 from indexing.manifest.describe import manifest_text
 from sync.finish import COUNTED
 from sync.models import Conflict
-from sync.prices import cost_json
+from sync.prices import cost_json, cost_text, estimate_json
 from vaulthalla import units
 from vaulthalla.console import cell, fields
 from vaulthalla.requests import Requests
@@ -18,6 +18,8 @@ from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.vaults.policy import budget_json, policy_json
 from vaulthalla.work.models import Run
 
+LOCAL_EVIDENCE = ("present", "size", "sha256")
+REMOTE_EVIDENCE = (*LOCAL_EVIDENCE, "etag", "storage_class")
 NO_OPERATIONS = {**{action.value: 0 for action in COUNTED}, "failed": 0}
 
 
@@ -45,6 +47,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "requests": spent(run.pk).as_json(),
         "lost": lost(run.pk).as_json(),
         "cost": cost_json(run),
+        "estimate": estimate_json(run),
+        "warnings": warnings(run.pk),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
     }
@@ -67,7 +71,7 @@ def run_text(value: dict[str, Any]) -> str:
     if value["manifest"]:
         lines.append(("Manifest", manifest_text(value["manifest"])))
     if value["cost"]:
-        lines.append(("Cost", f"{value['cost']['amount']} {value['cost']['currency']}"))
+        lines.append(("Cost", cost_text(value["cost"])))
     lines += [("Failed", f"{f['path']}: {f['reason']}") for f in value["failures"]]
     for name in ("stall", "error"):
         if value[name]:
@@ -131,11 +135,17 @@ def conflict_json(conflict: Conflict) -> dict[str, Any]:
         "id": str(conflict.pk),
         "path": conflict.path,
         "reason": conflict.reason,
-        "local": conflict.local,
-        "remote": conflict.remote,
+        "local": _evidence(conflict.local, LOCAL_EVIDENCE),
+        "remote": _evidence(conflict.remote, REMOTE_EVIDENCE),
         "resolution": conflict.resolution or None,
         "detected_at": conflict.detected_at,
     }
+
+
+def _evidence(side: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """What was known of a side, null where nothing was; the time as RFC 3339, since nanoseconds overflow a double."""
+    shown = {name: side.get(name) for name in names}
+    return {"present": False, **shown, "mtime": units.format_ns(side.get("mtime_ns"))}
 
 
 def _counts(counts: dict[str, int] | Requests) -> str:

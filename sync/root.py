@@ -11,6 +11,7 @@ from shlex import quote
 from sync.paths import CONTROL_DIR
 from sync.tree import Tree
 from vaulthalla.errors import Refused, Stall, StallCode
+from vaulthalla.remedies import OR, sync_of
 
 MARKER = f"{CONTROL_DIR}/vault.json"
 _MARKER_VERSION = 1
@@ -139,6 +140,10 @@ def _missing(reason: str, root: str, vault: str) -> Stall:
     return Stall(
         StallCode.ROOT_MISSING,
         reason,
-        remedy=f"Mount or restore {root}; or, if this directory is right, run: "
-        f"vh vault update {quote(vault)} --root {quote(root)} --adopt",
+        remedy=OR.join(
+            (
+                f"{sync_of(vault)}  # after mounting or restoring {quote(root)}",
+                f"if this directory is right: vh vault update {quote(vault)} --root {quote(root)} --adopt",
+            )
+        ),
     )

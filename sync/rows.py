@@ -25,8 +25,8 @@ class Differing(NamedTuple):
 def differing_of(row: tuple[Any, ...]) -> Differing:
     """A row of `sync.sql.DIFFERING`."""
     path, rest = row[0], row[1:]
-    local, skip = rest[:7], rest[7]
-    remote, doubtful, base, stood = rest[8:16], rest[16], rest[17:23], rest[23:]
+    local, skip = rest[:8], rest[8]
+    remote, doubtful, base, stood = rest[9:17], rest[17], rest[18:24], rest[24:]
     sides = Sides(
         path=path,
         local=Local(**dict(zip(_LOCAL, local, strict=True))) if local[0] is not None else None,
@@ -37,7 +37,7 @@ def differing_of(row: tuple[Any, ...]) -> Differing:
     return Differing(sides, skip or "", (stood[0] or "", stood[1] or ""))
 
 
-_LOCAL = ("size", "mtime_ns", "ctime_ns", "inode", "sha256", "md5", "multipart_etag")
+_LOCAL = ("size", "mtime_ns", "ctime_ns", "inode", "sha256", "md5", "multipart_etag", "read_again")
 _REMOTE = ("size", "etag", "version_id", "sha256", "mtime_ns", "storage_class", "archive_status", "restore")
 _BASE = ("size", "mtime_ns", "ctime_ns", "inode", "etag", "sha256")
 

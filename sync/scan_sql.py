@@ -28,21 +28,14 @@ CREATE TEMP TABLE scan_seen (path text COLLATE "C")
 ADD_SEEN = "INSERT INTO scan_seen SELECT path FROM scan_file"
 DROP_SEEN = "DROP TABLE IF EXISTS pg_temp.scan_seen"
 
-SAME = "(l.size, l.mtime_ns, l.ctime_ns, l.inode) = ({0}.size, {0}.mtime_ns, {0}.ctime_ns, {0}.inode)"
+SAME = (
+    "(l.size, l.mtime_ns, l.ctime_ns, l.inode) = (excluded.size, excluded.mtime_ns, excluded.ctime_ns, excluded.inode)"
+)
 
 # What is remembered of a staged file: one probe of the primary key each. OFFSET 0 keeps the planner, which
 # knows little of a table that a first scan is filling, from reading all of it for every batch instead.
 OLD = "LATERAL (SELECT * FROM sync_localfile WHERE vault_id = %(vault)s AND path = f.path OFFSET 0) l"
 
-# A file that was looked at within the same tick as it was written may have changed since without a trace.
-# Now that the tick is over its base no longer vouches for it, so that its content is compared once.
-_DOUBT_RACY = """
-UPDATE sync_base b SET ctime_ns = -1
-  FROM sync_localfile l
- WHERE b.vault_id = %(vault)s AND b.etag IS NOT NULL AND l.vault_id = %(vault)s AND l.path = b.path AND {same_b}
-   AND b.path = ANY (ARRAY(SELECT f.path FROM scan_file f CROSS JOIN {old} WHERE l.racy AND NOT f.racy AND {same_f}))
-"""
-DOUBT_RACY = _DOUBT_RACY.format(old=OLD, same_f=SAME.format("f"), same_b=SAME.format("b"))
 # By `local_by_dir`, one directory after the other.
 VANISHED_FILES = """
 DELETE FROM sync_localfile
@@ -56,7 +49,8 @@ VANISHED_UNSEEN = """
 DELETE FROM sync_localfile l
  WHERE l.vault_id = %(vault)s AND l.dir = %(dir)s AND NOT EXISTS (SELECT FROM scan_seen f WHERE f.path = l.path)
 """
-# Hashes hold for a fingerprint, unless it was taken within the tick of a change.
+# Hashes hold for a fingerprint, unless it was taken within the tick of a change: such a file may have changed since
+# without a trace. Once the tick is over its content is compared once, whatever its base says.
 _PUT_FILES = """
 INSERT INTO sync_localfile AS l
        (vault_id, path, dir, size, mtime_ns, ctime_ns, inode, racy, skip, multipart_etag)
@@ -69,11 +63,12 @@ SELECT %(vault)s, f.path, f.dir, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.racy
     ON CONFLICT (vault_id, path) DO UPDATE
    SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
        racy = excluded.racy, skip = excluded.skip,
+       read_again = {same} AND (l.read_again OR (l.racy AND NOT excluded.racy)),
        sha256 = CASE WHEN NOT l.racy AND {same} THEN l.sha256 END,
        md5 = CASE WHEN NOT l.racy AND {same} THEN l.md5 END,
        multipart_etag = CASE WHEN NOT l.racy AND {same} THEN l.multipart_etag ELSE '' END
 """
-PUT_FILES = _PUT_FILES.format(old=OLD, same=SAME.format("excluded"))
+PUT_FILES = _PUT_FILES.format(old=OLD, same=SAME)
 PUT_DIRS = """
 INSERT INTO sync_localdir AS l (vault_id, dir, digest, state, is_mount)
 SELECT %(vault)s, dir, digest, state, is_mount FROM scan_dir ORDER BY dir
@@ -137,7 +132,7 @@ def replace_dirs(vault_id: int, dirs: Sequence[DirRow], files: Iterable[FileRow]
     with connection.cursor() as cursor:
         _stage(files)
         _copy("scan_dir", dirs)
-        for statement in (VANISHED_FILES, DOUBT_RACY, PUT_FILES, PUT_DIRS):
+        for statement in (VANISHED_FILES, PUT_FILES, PUT_DIRS):
             cursor.execute(statement, {"vault": vault_id})
 
 
@@ -151,7 +146,7 @@ def put_part(vault_id: int, files: Iterable[FileRow]) -> None:
     """Some files of a large directory."""
     with connection.cursor() as cursor:
         _stage(files)
-        for statement in (ADD_SEEN, DOUBT_RACY, PUT_FILES):
+        for statement in (ADD_SEEN, PUT_FILES):
             cursor.execute(statement, {"vault": vault_id})
 
 

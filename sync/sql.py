@@ -6,23 +6,28 @@ Column order of a differing row (`DIFFERING_COLUMNS`) is what `sync.rows.sides` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.db import connection, transaction
 
+from budgets.pricing import Minimum
 from sync.selection import Selection
+from vaulthalla.arrays import as_literals
 
 LOCAL_VERSION = "l.size || ':' || l.mtime_ns || ':' || l.ctime_ns || ':' || l.inode"
 REMOTE_VERSION = "r.etag || '|' || r.storage_class || '|' || r.restore"
-LOCAL_COLUMNS = "l.size, l.mtime_ns, l.ctime_ns, l.inode, l.sha256, l.md5, l.multipart_etag, l.skip"
+LOCAL_COLUMNS = "l.size, l.mtime_ns, l.ctime_ns, l.inode, l.sha256, l.md5, l.multipart_etag, l.read_again, l.skip"
 REMOTE_COLUMNS = (
     "r.size, r.etag, r.version_id, r.sha256, r.mtime_ns, r.storage_class, r.archive_status, r.restore, r.doubtful"
 )
 BASE_COLUMNS = "b.size, b.mtime_ns, b.ctime_ns, b.inode, b.etag, b.sha256, b.verdict, b.reason"
-NO_LOCAL = "NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, NULL::bytea, NULL::text, NULL::varchar"
+NO_LOCAL = (
+    "NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, NULL::bytea, NULL::text, NULL::boolean,"
+    " NULL::varchar"
+)
 NO_REMOTE = (
     "NULL::bigint, NULL::text, NULL::text, NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::varchar,"
     " NULL::boolean"
@@ -42,7 +47,7 @@ SELECT l.path AS path, {LOCAL_COLUMNS}, {REMOTE_COLUMNS}, {BASE_COLUMNS}
  WHERE l.vault_id = %(vault)s AND l.path > %(after)s {{local_selected}}
    AND NOT coalesce(
            b.etag = r.etag AND l.size = b.size AND l.mtime_ns = b.mtime_ns AND l.ctime_ns = b.ctime_ns
-           AND l.inode = b.inode AND l.skip = '' AND NOT r.doubtful, false)
+           AND l.inode = b.inode AND NOT l.read_again AND l.skip = '' AND NOT r.doubtful, false)
    AND NOT coalesce(
            b.settled_policy = %(policy)s AND b.settled_local = {LOCAL_VERSION}
            AND b.settled_remote = coalesce({REMOTE_VERSION}, '') AND NOT coalesce(r.doubtful, false)
@@ -78,7 +83,7 @@ SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode, coalesce(r.etag, '')
  WHERE l.vault_id = %(vault)s AND l.path > %(after)s AND l.skip = ''
    AND (   l.sha256 IS NULL
         OR (r.sha256 IS NULL AND r.etag LIKE '%%-%%' AND l.multipart_etag NOT IN (r.etag, '!' || r.etag)))
-   AND (   b.path IS NULL
+   AND (   b.path IS NULL OR l.read_again
         OR (l.size, l.mtime_ns, l.ctime_ns, l.inode) IS DISTINCT FROM (b.size, b.mtime_ns, b.ctime_ns, b.inode))
    AND (   (r.size = l.size AND r.etag IS DISTINCT FROM b.etag)
         OR (l.sha256 IS NULL AND b.size = l.size AND b.sha256 IS NOT NULL)
@@ -111,6 +116,13 @@ SELECT %s, path, '', verdict, reason, local, remote, %s
     ON CONFLICT (vault_id, path) DO UPDATE
    SET verdict = excluded.verdict, reason = excluded.reason, settled_local = excluded.settled_local,
        settled_remote = excluded.settled_remote, settled_policy = excluded.settled_policy
+"""
+# What is to be done, or cannot be told for certain, no longer stands as what it was.
+UNSETTLE = """
+WITH forgotten AS (
+    DELETE FROM sync_base WHERE vault_id = %(vault)s AND path = ANY(%(paths)s) AND etag IS NULL)
+UPDATE sync_base SET verdict = '', reason = '', settled_local = NULL, settled_remote = NULL, settled_policy = NULL
+ WHERE vault_id = %(vault)s AND path = ANY(%(paths)s) AND etag IS NOT NULL
 """
 # An evicted body leaves no base: what it once agreed with no longer says anything.
 FORGET_AGREEMENT = """
@@ -181,14 +193,16 @@ UPDATE sync_operation o
        AS new (id, status, reason, action, progress)
  WHERE o.id = new.id
 """
+# The large bodies under way among the paths of a chunk.
+TRANSFERS = "SELECT * FROM sync_transfer WHERE vault_id = %s AND path = ANY(%s)"
 RESOLUTIONS = """
 SELECT path, local_version, remote_version, resolution
   FROM sync_conflict WHERE vault_id = %s AND status = 'open' AND resolution <> '' AND path = ANY(%s)
 """
 # A plan that was seen is what runs: the same operations, each of which still checks its own versions.
 ADOPT_PLAN = """
-INSERT INTO sync_operation (run_id, ordinal, path, action, reason, size, planned, status, source, progress)
-SELECT %s, ordinal, path, action, reason, size, planned, 'pending', source, progress
+INSERT INTO sync_operation (run_id, ordinal, path, action, reason, size, planned, status, source, progress, cut_short)
+SELECT %s, ordinal, path, action, reason, size, planned, 'pending', source, progress, cut_short
   FROM sync_operation WHERE run_id = %s
 """
 # What the index has learnt since a plan was seen: such operations wait for the next plan.
@@ -214,10 +228,12 @@ SELECT %s, path, dir, size, mtime_ns, ctime_ns, inode, false, '', sha256, NULL, 
        AS new (path, dir, size, mtime_ns, ctime_ns, inode, sha256)
     ON CONFLICT (vault_id, path) DO UPDATE
    SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
-       racy = false, skip = '', sha256 = excluded.sha256, md5 = NULL, multipart_etag = ''
+       racy = false, read_again = false, skip = '', sha256 = excluded.sha256, md5 = NULL, multipart_etag = ''
 """
 # A directory whose rows were written here is read again by the next scan, which finds them as they are.
 TOUCH_DIRS = "UPDATE sync_localdir SET digest = NULL WHERE vault_id = %s AND dir = ANY(%s) AND digest IS NOT NULL"
+# For those alone that were read because of the mark: others may have been read before a scan set it.
+WAS_READ = "UPDATE sync_localfile SET read_again = false WHERE vault_id = %s AND path = ANY(%s) AND read_again"
 DROP_LOCAL = "DELETE FROM sync_localfile WHERE vault_id = %s AND path = ANY(%s)"
 PUT_HASHES = """
 UPDATE sync_localfile l
@@ -259,13 +275,13 @@ def differing(
 def execute(statement: str, parameters: Any) -> int:
     """Runs one statement of this module; returns how many rows it touched."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, as_literals(parameters))
         return int(cursor.rowcount)
 
 
 def fetch(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, as_literals(parameters))
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 
@@ -309,6 +325,25 @@ def beside_directory(vault_id: int, paths: list[str]) -> set[str]:
                           AND NOT r.tombstone)
     """
     return {path for (path,) in fetch(statement, (paths, vault_id, vault_id))}
+
+
+def unmatched(vault_id: int, patterns: list[tuple[str, str]]) -> list[str]:
+    """Of (path, glob as an expression or empty), the paths that name no object: index probes, but for globs."""
+    statement = """
+        SELECT p.path FROM unnest(%(paths)s::text[], %(globs)s::text[]) WITH ORDINALITY AS p (path, glob, place)
+         WHERE NOT EXISTS (SELECT FROM indexing_remoteobject r
+                            WHERE r.vault_id = %(vault)s AND r.key = rtrim(p.path, '/') AND NOT r.tombstone)
+           AND NOT EXISTS (SELECT FROM indexing_remoteobject r
+                            WHERE r.vault_id = %(vault)s AND NOT r.tombstone
+                              AND r.key > rtrim(p.path, '/') || '/' COLLATE "C"
+                              AND r.key < rtrim(p.path, '/') || '0' COLLATE "C")
+           AND NOT (p.glob <> '' AND EXISTS (
+                   SELECT FROM indexing_remoteobject r
+                    WHERE r.vault_id = %(vault)s AND NOT r.tombstone AND r.key ~ p.glob))
+         ORDER BY p.place
+    """
+    paths, globs = [path for path, _ in patterns], [glob for _, glob in patterns]
+    return [path for (path,) in fetch(statement, {"vault": vault_id, "paths": paths, "globs": globs})]
 
 
 def files_at(vault_id: int, paths: list[str]) -> set[str]:
@@ -372,6 +407,50 @@ def bodies_by_class(run_id: int, *, ranges_from: int, range_size: int) -> list[t
     """
     rows = fetch(statement, (ranges_from, range_size, range_size, run_id))
     return [(action, storage_class, int(n), int(gets), int(size)) for action, storage_class, n, gets, size in rows]
+
+
+# A plan's writes and deletes that end an object before its minimum duration is over, by the index's time of its last
+# write. Relies on the index's primary key; classes without a minimum are left out before it is asked.
+MARK_CUT_SHORT = """
+UPDATE sync_operation AS o
+   SET cut_short = greatest(r.size, class.size)::numeric
+                   * least(class.seconds, ceil(extract(epoch FROM r.last_modified - now()) + class.seconds))
+  FROM unnest(%(classes)s::text[], %(sizes)s::bigint[], %(seconds)s::bigint[]) AS class (name, size, seconds),
+       indexing_remoteobject AS r
+ WHERE o.run_id = %(run)s AND o.action IN ('upload', 'delete_remote')
+   AND o.planned -> 'remote' ->> 'storage_class' = class.name
+   AND r.vault_id = %(vault)s AND r.key = o.path AND NOT r.tombstone
+   AND r.last_modified > now() - class.seconds * interval '1 second'
+"""
+
+
+def mark_cut_short(run_id: int, vault_id: int, minimums: Mapping[str, Minimum]) -> None:
+    """Notes the byte-seconds of `Minimum.cut_short` on each operation that has any."""
+    columns = {
+        "classes": list(minimums),
+        "sizes": [minimum.size for minimum in minimums.values()],
+        "seconds": [minimum.seconds for minimum in minimums.values()],
+    }
+    execute(MARK_CUT_SHORT, {"run": run_id, "vault": vault_id, **columns})
+
+
+def cut_short(run_id: int, action: str, *, done: bool, most: int) -> list[tuple[str, int]]:
+    """(storage class of what they end, byte-seconds) of a run's operations of one kind: those done, or all to be done.
+
+    Of those no more than `most`, with the largest amounts. An operation that came to something else ended nothing.
+    Relies on `operation_cut_short`.
+    """
+    statement = """
+        SELECT class, sum(cut_short)
+          FROM (SELECT planned -> 'remote' ->> 'storage_class' AS class, cut_short
+                  FROM sync_operation
+                 WHERE run_id = %s AND cut_short IS NOT NULL AND action = %s AND status = ANY(%s)
+                 ORDER BY cut_short DESC
+                 LIMIT %s) AS ended
+         GROUP BY class ORDER BY class
+    """
+    rows = fetch(statement, (run_id, action, ["done"] if done else ["pending", "staged", "done"], most))
+    return [(storage_class, int(amount)) for storage_class, amount in rows]
 
 
 def pending(run_id: int, condition: str, actions: list[str]) -> Iterator[tuple[int, int]]:
@@ -452,9 +531,13 @@ def known_paths(vault_id: int, *, after: str, limit: int, selection: Selection) 
 
 
 def evictable(vault_id: int, *, after: str, limit: int, selection: Selection) -> list[tuple[Any, ...]]:
-    """(path, size, mtime_ns, ctime_ns, inode) of bodies that equal both base and index."""
+    """(path, size, mtime_ns, ctime_ns, inode, sha256) of bodies that equal both base and index.
+
+    With a hash, of the base, for those whose fingerprint does not vouch for their content.
+    """
     statement = f"""
-        SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode
+        SELECT l.path, l.size, l.mtime_ns, l.ctime_ns, l.inode,
+               CASE WHEN l.racy OR l.read_again THEN coalesce(b.sha256, ''::bytea) END
           FROM sync_localfile l
           JOIN sync_base b ON b.vault_id = l.vault_id AND b.path = l.path
           JOIN indexing_remoteobject r ON r.vault_id = l.vault_id AND r.key = l.path AND NOT r.tombstone

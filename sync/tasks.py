@@ -22,7 +22,7 @@ def due_tick() -> list[int]:
 
 @app.task(name="sync.cleanup", ignore_result=True)  # type: ignore[untyped-decorator,unused-ignore]
 def cleanup_tick() -> None:
-    """Removes the chunks and operations of runs that ended long ago."""
+    """Removes the chunks and operations of runs that ended long ago, and notifications that are long over."""
     removed = clean_up(older_than=timedelta(days=settings.HISTORY_DAYS), seconds=CLEANUP_SECONDS)
     if not removed.finished:
         cleanup_tick.delay()

@@ -49,11 +49,26 @@ def ticks() -> tuple[Tick, ...]:
             description="Takes back what dead workers held, and wakes workers for what waits. Keep it below a minute.",
         ),
         Tick(
+            name="Notify",
+            task="budgets.notify",
+            every=timedelta(seconds=60),
+            expires=timedelta(seconds=60),
+            description="Looks at limits, rates and price lists, and sends notifications that are open.",
+        ),
+        Tick(
+            name="Refresh prices",
+            task="budgets.prices",
+            every=day,
+            expires=timedelta(hours=1),
+            description="Reads the public price lists of the buckets there are; where it cannot, the known ones stay.",
+        ),
+        Tick(
             name="Clean up",
             task="sync.cleanup",
             every=day,
             expires=timedelta(hours=1),
-            description="Removes the chunks and operations of runs that ended long ago (VAULTHALLA_HISTORY_DAYS).",
+            description="Removes chunks and operations of runs that ended, and notifications that are over, for long"
+            " (VAULTHALLA_HISTORY_DAYS).",
         ),
     )
 

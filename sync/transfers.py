@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sync import sql
 from sync.costs import part_size
 from sync.large import BigBody, range_size
 from sync.models import Direction, Transfer
 from sync.tree import Staged
+from vaulthalla.arrays import literal
 
 
 @dataclass(kw_only=True)
@@ -21,7 +23,7 @@ class Transfers:
 
     @classmethod
     def load(cls, vault_id: int, paths: list[str]) -> Transfers:
-        rows = Transfer.objects.filter(vault_id=vault_id, path__in=paths) if paths else []
+        rows = Transfer.objects.raw(sql.TRANSFERS, [vault_id, literal(paths)]) if paths else ()
         return cls(vault_id=vault_id, rows={row.path: row for row in rows})
 
     @property

@@ -4,8 +4,9 @@ Each path is opened from the root's own descriptor, one segment after the other 
 symlink, so nothing planted in the tree can lead a read or a write outside. What is replaced or removed
 is kept first: in `.vaulthalla/trash/<run>/…`, or beside under a conflict name. Every step can be repeated.
 
-Methods may be called from several threads; a Tree holds no state but the root's descriptor.
-OSErrors that are not about the path itself (disk full, I/O) pass through.
+Methods may be called from several threads; a Tree holds nothing but descriptors, of its root and of the
+directory it stages bodies in, and which directories are on the root's filesystem. OSErrors that are not about
+the path itself (disk full, I/O) pass through.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
+import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from sync.fingerprint import Fingerprint, fingerprint
 from sync.paths import CONTROL_DIR, STAGE_PREFIX, path_problem
-from sync.place import LocalChanged, Place, folder_of, nearest, place
+from sync.place import Buffer, LocalChanged, Place, folder_of, nearest, place, write_all
 from vaulthalla.errors import Refused
 from vaulthalla.syscalls import links_unsupported, sync_filesystem
 
@@ -31,6 +33,8 @@ __all__ = ["STAGE_DIR", "TRASH_DIR", "LocalChanged", "Staged", "Tree", "free_byt
 
 STAGE_DIR = f"{CONTROL_DIR}/stage"
 TRASH_DIR = f"{CONTROL_DIR}/trash"
+
+_STAGED = f"{STAGE_DIR}/"
 
 # Fewer names than this are flushed one by one.
 MANY = 16
@@ -53,7 +57,7 @@ class Staged:
     @property
     def is_beside_others(self) -> bool:
         """On the root's own filesystem; else beside its target, on another one."""
-        return self.name.startswith(f"{STAGE_DIR}/")
+        return self.name.startswith(_STAGED)
 
     def is_body(self, found: Fingerprint) -> bool:
         return (found.inode, found.size, found.mtime_ns) == (self.inode, self.size, self.mtime_ns)
@@ -66,6 +70,11 @@ class Tree:
         self.root = root
         # The root itself may be a symlink: the operator named it.
         self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._device = os.fstat(self.fd).st_dev
+        self._beside: dict[str, bool] = {}
+        self._stages: list[int] = []
+        self._lock = threading.Lock()
+        self._names = (f"{token}-{number:x}" for token in (uuid.uuid4().hex,) for number in count())
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +83,8 @@ class Tree:
         self.close()
 
     def close(self) -> None:
-        os.close(self.fd)
+        for fd in (*self._stages, self.fd):
+            os.close(fd)
 
     # Reading
 
@@ -116,9 +126,22 @@ class Tree:
     def stage(self, path: str) -> tuple[BinaryIO, Staged]:
         """An empty file for the body of `path`, on the same filesystem. Write it, then `seal` it."""
         name = self._stage_name(_checked(path))
-        with self.place(name, made=set()) as here:
-            fd = here.create()
+        fd = self._create_staged(name)
         return open(fd, "r+b"), Staged(name=name, inode=fingerprint(os.fstat(fd)).inode)
+
+    def stage_whole(self, path: str, body: Buffer, *, mtime_ns: int | None) -> Staged:
+        """All of a small body of `path`, staged and sealed; `make_lasting` brings it to the disk."""
+        name = self._stage_name(_checked(path))
+        fd = self._create_staged(name)
+        staged = Staged(name=name, inode=fingerprint(os.fstat(fd)).inode)
+        try:
+            write_all(fd, body)
+            return _seal(fd, staged, mtime_ns=mtime_ns, lasting=False)
+        except BaseException:
+            self.discard(staged)
+            raise
+        finally:
+            os.close(fd)
 
     def reopen(self, staged: Staged) -> BinaryIO | None:
         """A staged body again, to go on writing or to verify it; None when it is gone."""
@@ -247,12 +270,37 @@ class Tree:
     # How a body comes in
 
     def _stage_name(self, path: str) -> str:
-        token = uuid.uuid4().hex
+        with self._lock:
+            name = next(self._names)
         folder = folder_of(path)
-        with nearest(self.fd, folder) as near:
-            if os.fstat(near).st_dev == os.fstat(self.fd).st_dev:
-                return f"{STAGE_DIR}/{token}"
-        return f"{folder}/{STAGE_PREFIX}{token}" if folder else STAGE_PREFIX + token
+        if self._is_beside(folder):
+            return _STAGED + name
+        return f"{folder}/{STAGE_PREFIX}{name}" if folder else STAGE_PREFIX + name
+
+    def _is_beside(self, folder: str) -> bool:
+        """Whether `folder` is, or would be, on the root's filesystem. Should that change, bodies are copied."""
+        if folder not in self._beside:
+            with nearest(self.fd, folder) as near:
+                self._beside[folder] = os.fstat(near).st_dev == self._device
+        return self._beside[folder]
+
+    def _create_staged(self, name: str) -> int:
+        try:
+            with self.place(name, made=set()) as here:
+                return here.create()
+        except FileNotFoundError:
+            # Somebody removed the directory that is open here.
+            self._open_stage(made=set())
+            with self.place(name, made=set()) as here:
+                return here.create()
+
+    def _open_stage(self, *, made: set[str] | None) -> int:
+        """Those opened before stay open: other threads may be using them."""
+        with place(self.fd, f"{STAGE_DIR}/.", made=made) as here:
+            fd = os.dup(here.folder)
+        with self._lock:
+            self._stages.append(fd)
+        return fd
 
     def _publish_new(self, staged: Staged, here: Place) -> None:
         with self.place(staged.name) as body:
@@ -352,7 +400,10 @@ class Tree:
     # Directories
 
     def place(self, path: str, *, made: set[str] | None = None) -> AbstractContextManager[Place]:
-        return place(self.fd, path, made=made)
+        if not path.startswith(_STAGED):
+            return place(self.fd, path, made=made)
+        stage = self._stages[-1] if self._stages else self._open_stage(made=made)
+        return nullcontext(Place(stage, path.removeprefix(_STAGED), path))
 
     def _drop_empty(self, folder: str) -> str:
         """Removes `folder` and its parents while they are empty; returns the one that stays."""
@@ -396,12 +447,16 @@ def seal(body: BinaryIO, staged: Staged, *, mtime_ns: int | None, lasting: bool 
     """
     with body:
         body.flush()
-        if mtime_ns is not None:
-            os.utime(body.fileno(), ns=(mtime_ns, mtime_ns))
-        if lasting or not staged.is_beside_others:
-            os.fsync(body.fileno())
-        written = os.fstat(body.fileno())
-    return replace(staged, size=written.st_size, mtime_ns=written.st_mtime_ns)
+        return _seal(body.fileno(), staged, mtime_ns=mtime_ns, lasting=lasting)
+
+
+def _seal(fd: int, staged: Staged, *, mtime_ns: int | None, lasting: bool) -> Staged:
+    if mtime_ns is not None:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    if lasting or not staged.is_beside_others:
+        os.fsync(fd)
+    written = os.fstat(fd)
+    return Staged(name=staged.name, inode=staged.inode, size=written.st_size, mtime_ns=written.st_mtime_ns)
 
 
 def _checked(path: str) -> str:

@@ -20,9 +20,11 @@ from sync.fingerprint import signed
 from sync.mounts import Mounts
 from sync.paths import CONTROL_DIR, KEY_BYTES, SEGMENT_BYTES, STAGE_PREFIX, is_reserved
 
-# Entries are handled in blocks; a directory of more than one block is read twice if it changed.
-BLOCK = 20_000
 RACY_NS = 2 * 10**9
+# After so many entries the clock is asked again: even from a slow disk they are read in less than that.
+CLOCK_EVERY = 256
+# Entries are handled in blocks; a directory of more than one block is read twice if it changed.
+BLOCK = 80 * CLOCK_EVERY
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -170,9 +172,12 @@ class Reader:
                     except FileNotFoundError:
                         continue
                     block.add(item.name, seen, skip, racy)
+                    if len(block.names) % CLOCK_EVERY:
+                        continue
                     if len(block.names) >= BLOCK:
                         yield block
-                        block, racy = Block(), self._racy()
+                        block = Block()
+                    racy = self._racy()
         except OSError as error:
             raise Unreadable from error
         if block:

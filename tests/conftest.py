@@ -1,10 +1,17 @@
-"""Marks tests by their directory."""
+"""Marks tests by their directory, and gives property tests the same examples each time.
+
+A check that passed passes again. New examples are looked for with `--hypothesis-profile=default`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 KINDS = ("unit", "integration", "simulation", "acceptance")
 

@@ -41,7 +41,7 @@ from vaulthalla import plugins
 from vaulthalla.cliroot import DefaultGroup, api_key_app, command, group, root, sync_app, vault_app
 from vaulthalla.console import Console, quiet_when_closed, to_json
 from vaulthalla.errors import DETACHED, Refused, VaulthallaError
-from vaulthalla.startup import setup
+from vaulthalla.startup import leave_quickly, setup
 from vaulthalla.work import doorbell
 
 __all__ = [
@@ -65,6 +65,7 @@ def main(program: str = "vh") -> NoReturn:
     doorbell.be_patient()
     with quiet_when_closed():
         code = run(sys.argv[1:], program=program)
+    leave_quickly()
     sys.exit(code)
 
 

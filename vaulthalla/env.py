@@ -93,3 +93,47 @@ def broker(url: str, *, name: str = "REDIS_URL") -> str:
     if scheme != "unix":
         return url
     return f"redis+socket://{rest.replace('?db=', '?virtual_host=')}"
+
+
+def addresses(name: str) -> list[str]:
+    """Whom to write to: a comma-separated list of e-mail addresses."""
+    found = words(name)
+    for one in found:
+        local, at, domain = one.rpartition("@")
+        if not (local and at and domain) or not one.isprintable() or " " in one:
+            raise refuse(name, "e-mail addresses, separated by commas")
+    return found
+
+
+def web_address(name: str) -> str:
+    """An http(s) address, or nothing. Credentials in it would be shown wherever it is."""
+    from urllib.parse import urlsplit
+
+    value = text(name)
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        good = False
+    if value and (not good or not value.isprintable() or " " in value):
+        raise refuse(name, "an address like https://host/path, without a user name")
+    return value
+
+
+def signing_key(name: str, *, needed_by: str) -> bytes:
+    """A secret to sign with, at least 16 bytes: `whsec_` and base64, or any text. Needed where `needed_by` is set."""
+    import base64
+    import binascii
+
+    value = text(name)
+    if not value:
+        if text(needed_by):
+            raise refuse(name, f"set, since {needed_by} is")
+        return b""
+    try:
+        key = base64.b64decode(value[6:], validate=True) if value.startswith("whsec_") else value.encode()
+    except binascii.Error:
+        key = b""
+    if len(key) < 16:
+        raise refuse(name, "at least 16 bytes: any text, or whsec_ and base64")
+    return key

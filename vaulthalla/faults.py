@@ -49,7 +49,7 @@ def _of_fields(error: Exception) -> VaulthallaError | None:
     text = " ".join(
         f"{field.replace('_', ' ')}: {' '.join(map(str, found))}".lstrip(": ") for field, found in problems.items()
     )
-    return Refused(text, code="invalid_value")
+    return Refused(text, code="invalid_value", remedy="Correct that and run the command again; nothing was stored.")
 
 
 def _of_files(error: Exception) -> VaulthallaError | None:

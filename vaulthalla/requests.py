@@ -36,6 +36,10 @@ class RequestClass(StrEnum):
 class Requests(Counter[RequestClass]):
     """A vector of requests; absent classes are zero. Adds, subtracts and compares as a Counter."""
 
+    def __init__(self, amounts: Mapping[RequestClass, int] | None = None, /) -> None:
+        # A Counter would first find out what it was given, which takes longer than all else about these.
+        dict.__init__(self, amounts or {})
+
     @classmethod
     def summed(cls, parts: Iterable[Mapping[RequestClass, int]]) -> Requests:
         whole = cls()

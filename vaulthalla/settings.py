@@ -25,6 +25,10 @@ POOLS = env.words("VAULTHALLA_POOLS")
 
 # A chunk stops itself; everything longer is a backstop.
 CHUNK_SECONDS = env.integer("VAULTHALLA_CHUNK_SECONDS", 15, minimum=1)
+# All but those that plan, or enter a snapshot into the index, at once: of a hundred million rows that takes an hour.
+LONGEST_TASK_SECONDS = 6 * 3600
+# Whose root's server went away must not keep others from transfers for as long.
+TASK_SECONDS = 15 * 60 if PROCESS == "transfer" else LONGEST_TASK_SECONDS
 # The longest that one request or one part may take before its socket times out.
 REQUEST_SECONDS = 20
 LEASE_SECONDS = 60
@@ -122,12 +126,22 @@ SESSION_LIMITS = {
     # A claim that is stuck behind a dead session must end.
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "60s",
+    # What a killed process was doing must not hold its locks until it is done, nor that of a host which is gone.
+    "client_connection_check_interval": "10s",
+    "tcp_keepalives_idle": "30s",
+    "tcp_keepalives_interval": "10s",
+    "tcp_keepalives_count": "3",
 }
 if PROCESS in ("control", "index", "transfer"):
     # The worker is killed then anyway; its statement must not run on without it.
-    SESSION_LIMITS["statement_timeout"] = "180s"
+    SESSION_LIMITS["statement_timeout"] = f"{TASK_SECONDS + 60}s"
 DATABASES["default"]["OPTIONS"] = {
     "application_name": f"vaulthalla-{PROCESS or 'command'}",
+    # Of a server that vanished from the network nobody would hear for hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
     "options": " ".join(f"-c {name}={value}" for name, value in SESSION_LIMITS.items()),
     **DATABASES["default"]["OPTIONS"],
 }
@@ -148,6 +162,27 @@ LOGGING = {
     "loggers": {"botocore": {"level": "WARNING"}, "boto3": {"level": "WARNING"}, "urllib3": {"level": "ERROR"}},
 }
 
+# --- Notifications ----------------------------------------------------------------------------------------------------
+
+# Whom to write to, and where to post to. Read by whoever sends: the workers of `control`.
+NOTIFY_EMAIL = env.addresses("VAULTHALLA_NOTIFY_EMAIL")
+NOTIFY_WEBHOOK = env.web_address("VAULTHALLA_NOTIFY_WEBHOOK_URL")
+NOTIFY_WEBHOOK_SECRET = env.signing_key("VAULTHALLA_NOTIFY_WEBHOOK_SECRET", needed_by="VAULTHALLA_NOTIFY_WEBHOOK_URL")
+NOTIFY_FROM = env.choice("VAULTHALLA_NOTIFY_FROM", ("info", "warning", "critical"), default="info")
+
+# Django's own names.
+EMAIL_BACKEND = env.text("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
+EMAIL_PORT = env.integer("EMAIL_PORT", 25, minimum=1, maximum=65_535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=False)
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)
+EMAIL_FILE_PATH = env.text("EMAIL_FILE_PATH") or None
+# A server that does not answer must not hold up the other channels.
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "vaulthalla@localhost")
+
 # --- Celery: messages are doorbells, the database is the queue of record ----------------------------------------------
 
 CELERY_BROKER_URL = env.broker(REDIS_URL)
@@ -165,9 +200,11 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # A chunk that kills its process would otherwise be run for ever; its lease and attempts bring it back instead.
 CELERY_TASK_REJECT_ON_WORKER_LOST = False
 CELERY_TASK_RETRY_ON_WORKER_LOST = False
-CELERY_TASK_SOFT_TIME_LIMIT = 120
-CELERY_TASK_TIME_LIMIT = 180
-VISIBILITY_TIMEOUT = 900
+CELERY_TASK_SOFT_TIME_LIMIT = TASK_SECONDS
+CELERY_TASK_TIME_LIMIT = TASK_SECONDS + 60
+# Who waits for a lost doorbell waits for the sweeper, not for this.
+# The same in every process, since the shortest wins.
+VISIBILITY_TIMEOUT = LONGEST_TASK_SECONDS + 120
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "visibility_timeout": VISIBILITY_TIMEOUT,
     # By default a lost message waits 100 s for the next look.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+
+COLLECT_AFTER = 20_000
 
 
 def setup(*, start: bool = True) -> None:
@@ -20,3 +23,18 @@ def setup(*, start: bool = True) -> None:
 
     if not apps.ready:
         django.setup()
+    spare_the_collector()
+
+
+def leave_quickly() -> None:
+    """At the very end: the last collection would take modules apart for a quarter of a second, for nothing."""
+    gc.freeze()
+
+
+def spare_the_collector() -> None:
+    """What is loaded now stays, so no collection needs to look at it; and rows by the thousand are no garbage.
+
+    With Python's own thresholds a process that moves small objects spends a tenth of its time collecting.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)

@@ -8,10 +8,12 @@ Limits:    either of them, or a plain count, or `unlimited`, `none` or `null` fo
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from vaulthalla.errors import Refused
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNLIMITED = ("unlimited", "none", "null")
 # PostgreSQL's bigint and integer: a value that parses can be stored.
 LARGEST = 2**63 - 1
@@ -96,6 +98,17 @@ def format_duration(seconds: int | None) -> str:
         if amount:
             parts.append(f"{amount}{unit}")
     return "".join(parts) or "0s"
+
+
+def format_ns(moment: int | None) -> str | None:
+    """RFC 3339 in UTC, of nanoseconds since 1970; None for what no calendar of four-digit years holds."""
+    if moment is None:
+        return None
+    seconds, rest = divmod(moment, 10**9)
+    try:
+        return f"{(EPOCH + timedelta(seconds=seconds)).isoformat()[:19]}.{rest:09}Z"
+    except OverflowError:
+        return None
 
 
 def format_limit(number: int | None) -> str:

@@ -8,6 +8,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+admin.site.site_header = admin.site.site_title = "Vaulthalla"
+admin.site.index_title = "Vaults and their syncs"
+
 
 def healthz(_request: HttpRequest) -> HttpResponse:
     """200 when the database answers, else 503. Says nothing that a stranger may not know."""

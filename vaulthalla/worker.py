@@ -6,21 +6,17 @@ Ends when the run is over, or on SIGTERM once the chunk at hand has stopped.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+
+from vaulthalla.startup import leave_quickly, setup
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vaulthalla.worker", description=__doc__)
     parser.add_argument("--run", type=int, required=True, metavar="ID", help="the run to work on until it is over")
     run_id: int = parser.parse_args(arguments).run
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vaulthalla.settings_cli")
-
-    import django
-
+    setup(start=False)
     from vaulthalla.errors import VaulthallaError
-
-    django.setup()
     from vaulthalla.work import doorbell
     from vaulthalla.work.drive import drive
 
@@ -34,4 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    leave_quickly()
+    raise SystemExit(code)

@@ -22,6 +22,9 @@ LONGEST_DOCUMENT = 128 * 2**20
 # More in a row are no events, but somebody's way to keep us busy.
 MOST_BLANK_LINES = 100_000
 DEEPEST = 8
+# Events take more for each object in them; what takes less is made to fill memory with empty ones.
+BYTES_AN_OBJECT = 24
+BYTES_LOOKED_AT = 2**20
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
 
@@ -91,6 +94,7 @@ class Item(msgspec.Struct):
     """Any event, or any envelope around events: the fields tell which. Others are ignored."""
 
     # an S3 record
+    version: str | float | None = msgspec.field(default=None, name="eventVersion")
     event_name: str | None = msgspec.field(default=None, name="eventName")
     event_time: str | None = msgspec.field(default=None, name="eventTime")
     s3: S3Entity | None = None
@@ -167,6 +171,8 @@ def _blank(line: bytes, name: str, number: int, *, blanks: int) -> None:
 
 def _decoded_line(line: bytes) -> Item | list[Item] | None:
     """The first line as a whole; None when it is only the beginning of a document, or damaged."""
+    if _is_hollow(line):
+        return None
     try:
         return _DECODER.decode(line)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -187,7 +193,13 @@ def _document(start: bytes, file: BinaryIO, name: str, number: int) -> Iterator[
     yield from _unwrapped(_decoded(whole, name, "", first_line=number), name, "", DEEPEST)
 
 
+def _is_hollow(raw: bytes) -> bool:
+    return len(raw) > BYTES_LOOKED_AT and raw.count(b"{") * BYTES_AN_OBJECT > len(raw)
+
+
 def _decoded(raw: bytes, name: str, place: str, *, first_line: int = 1) -> Item | list[Item]:
+    if _is_hollow(raw):
+        raise damaged(name, place, "objects with next to nothing in them, instead of S3 event records")
     try:
         return _DECODER.decode(raw)
     except UnicodeDecodeError as error:

@@ -10,16 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from budgets.access import spent
-from indexing import state
+from indexing import counts, state
 from indexing.events import apply as applying
-from indexing.events import sql
 from indexing.events.envelopes import items
 from indexing.events.feed import Told, known_through
 from indexing.events.records import Change, change_of, is_event
@@ -28,13 +26,12 @@ from indexing.manifest.publish import publish_chunks
 from indexing.models import IndexState
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import Refused
+from vaulthalla.remedies import sync_of
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, run_inline
 from vaulthalla.work.models import Run, RunKind
 
 BATCH = 5_000
-# An import of millions of rows is not to fail the events that come in meanwhile.
-PATIENCE = timedelta(minutes=5)
 NO_RECORDS = "no S3 event records found"
 
 
@@ -99,7 +96,7 @@ def check(vault: Vault) -> None:
         raise Refused(
             f"{vault.name} is a local vault: events are for S3 and R2; a second directory is read by every sync.",
             code="s3_only",
-            remedy=f"vh vault sync {quote(vault.name)}",
+            remedy=sync_of(vault.name),
         )
 
 
@@ -108,14 +105,13 @@ def _work(lease: Lease, feed: Feed, total: int, show: Callable[[int, int], None]
     while batch := list(islice(changes, BATCH)):
         lease.keep()
         with lease.commit():
-            sql.patiently(PATIENCE)
             outcome = applying.apply(feed.vault, batch)
         feed.counts.update(outcome)
         if show:
             show(feed.counts["records"], total)
     with lease.commit():
-        sql.patiently(PATIENCE)
         _finish(lease.run_id, feed)
+    counts.refreshed(feed.vault.pk)
 
 
 def _finish(run_id: int, feed: Feed) -> None:

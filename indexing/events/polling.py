@@ -17,7 +17,6 @@ from typing import Any
 
 from django.db.models.functions import Now
 
-from indexing.events import sql
 from indexing.events.freshen import freshen, note_drained
 from indexing.events.sqs import RECEIVERS, Queue, QueueState
 from indexing.events.take import OUTCOMES, UNMERGEABLE, Message, Sorted, ensured, record, sort, unmergeable
@@ -33,7 +32,6 @@ CHUNK = "events.poll"
 MOST_MESSAGES = 2_000
 # Messages come back when they are held longer than the queue's visibility time-out.
 LONGEST_GATHER = timedelta(seconds=5)
-PATIENCE = timedelta(minutes=5)
 
 
 @dataclass(kw_only=True)
@@ -91,7 +89,6 @@ class Poll:
 
     def _merge(self, found: Sorted, begun: QueueState) -> Counter[str]:
         with self.lease.commit():
-            sql.patiently(PATIENCE)
             counts = record(self.vault, self.feed, found, at=begun.at)
             _add(self.lease.run_id, counts, found.skipped)
         return counts + found.skipped
@@ -110,7 +107,6 @@ class Poll:
     def _drained(self, pool: ThreadPoolExecutor, begun: QueueState) -> None:
         now = self.lease.outlast(pool.submit(self.queue.state))
         with self.lease.commit():
-            sql.patiently(PATIENCE)
             # What others hold, or is delayed, has not been read.
             if not now.in_flight:
                 note_drained(self.feed.pk, started=begun.at, retention=begun.retention)

@@ -10,10 +10,13 @@ import msgspec
 
 from indexing.events.envelopes import BridgeObject, Detail, Item, S3Object
 from indexing.inputs import Damaged, damaged
+from indexing.merge import storable
 from vaulthalla.stores.base import Restore
 
 # What decoding raises; a string that is not UTF-8 is found only when it is looked at.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+LARGEST_SIZE = 2**63 - 1
+FIRST_YEAR, LAST_YEAR = 1970, 9998
 
 
 class Effect(StrEnum):
@@ -89,7 +92,20 @@ def is_event(change: Change) -> bool:
 
 
 def change_of(item: Item, name: str, place: str) -> Change:
-    """The change an event tells of. `name` and `place` are for errors. Raises Damaged."""
+    """The change an event tells of. `name` and `place` are for errors. Raises Damaged, also for what no row can hold.
+
+    Only the key may be such a text, since skipping it by name harms nothing else.
+    """
+    change = _change_of(item, name, place)
+    if not 0 <= change.size <= LARGEST_SIZE:
+        raise damaged(name, place, f"{change.size} is no object's size")
+    for text in (change.etag, change.version_id, change.sequencer, change.storage_class):
+        if not storable(text):
+            raise damaged(name, place, f"{text!r} holds what is no text")
+    return change
+
+
+def _change_of(item: Item, name: str, place: str) -> Change:
     if item.s3 is not None:
         return _record(item, item.s3.object, item.s3.bucket.name, name, place)
     if item.detail_type is not None:
@@ -115,6 +131,8 @@ def _record(item: Item, found: S3Object, bucket: str, name: str, place: str) -> 
     """A notification record of S3, or of a store that speaks like it; the key is form-encoded."""
     family, _, detail = (item.event_name or "").removeprefix("s3:").partition(":")
     effect, skip = _meaning(family, detail, bool(found.version_id))
+    if effect is not Effect.NOTHING and not _understood(item.version):
+        effect = Effect.DOUBT
     facts: dict[str, object] = {}
     if effect is Effect.STORED:
         facts = _storage(item, family, detail, name, place)
@@ -131,6 +149,11 @@ def _record(item: Item, found: S3Object, bucket: str, name: str, place: str) -> 
         lifecycle=family.startswith("Lifecycle"),
         **facts,  # type: ignore[arg-type]
     )
+
+
+def _understood(version: str | float | None) -> bool:
+    """Minor versions add fields; of another major one nothing but the key can be relied on."""
+    return version is None or str(version).partition(".")[0] == "2"
 
 
 def _meaning(family: str, detail: str, versioned: bool) -> tuple[Effect, Skip | None]:
@@ -260,7 +283,11 @@ def _time(text: str | None, name: str, place: str) -> datetime:
         moment = datetime.fromisoformat(text or "")
     except ValueError as error:
         raise damaged(name, place, f"{text!r} is no event time") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # At either end of the calendar another zone's time is in a year that does not exist.
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise damaged(name, place, f"{text!r} is no event time")
+    return moment
 
 
 def _optional_time(text: str | None, name: str, place: str) -> datetime | None:

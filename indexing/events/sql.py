@@ -9,10 +9,10 @@ from typing import Any
 from django.db import connection
 from psycopg import Cursor
 
-from indexing import arrays
 from indexing.order import Known
 from indexing.sql import Moment
 from indexing.terms import Source
+from vaulthalla.arrays import literal
 
 _COLUMNS = (
     "observed_at",
@@ -46,17 +46,16 @@ def known(vault_id: int, keys: Sequence[str]) -> dict[str, Known]:
       SELECT o.key, observed_at, source, etag, tombstone OR (doubtful AND etag = ''), size, last_modified,
         storage_class, archive_status, restore, restore_expires, version_id, sequencer, sha256, mtime_ns, rival_at,
         revision
-      FROM unnest(string_to_array(%s::text, %s::text)) AS given (key)
+      FROM unnest(%s::text[]) AS given (key)
       JOIN LATERAL (
         SELECT * FROM indexing_remoteobject WHERE vault_id = %s::bigint AND key = given.key OFFSET 0) o ON true
     """
     if not keys:
         return {}
-    separator = arrays.separator_for([keys])
     connection.ensure_connection()
     # Binary, since times are read in C then.
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        rows = cursor.execute(statement, [separator.join(keys), separator, vault_id], binary=True).fetchall()
+        rows = cursor.execute(statement, [literal(keys), vault_id], binary=True).fetchall()
     return {row[0]: _known(row[1:]) for row in rows}
 
 

@@ -36,8 +36,8 @@ LARGEST_BODY = 4 * 2**20
 TOKEN_HEADER = "X-Vaulthalla-Token"  # noqa: S105 - a header's name
 # Compared with where there is no webhook, so that it takes as long.
 NOBODYS = "x" * 43
-# Longer, and the sender gives up first; it sends again.
-PATIENCE = timedelta(seconds=10)
+# A thread of the few that there are is kept no longer; the sender sends again.
+PATIENCE = timedelta(seconds=3)
 TYPES = (
     "",
     "application/json",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, cast
 
-from indexing.inputs import CLOCKS_APART, damaged, moment, told, unpacked
+from indexing.inputs import BUFFER, CLOCKS_APART, damaged, moment, told, unpacked
 from indexing.inventory.rows import wrong_bucket
 from indexing.inventory.schema import schema_of, split
 from vaulthalla.errors import Refused
@@ -24,9 +22,6 @@ CHECKSUM = "manifest.checksum"
 FORMS = ("CSV", "ORC", "PARQUET")
 COLUMNAR = (b"PAR1", b"ORC")
 LARGEST_MANIFEST = 64 * 2**20
-BUFFER = 1 << 20
-BOMB_RATIO = 300
-BOMB_BYTES = 64 * 2**20
 _DATED = re.compile(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}Z")
 
 
@@ -78,32 +73,28 @@ class Watched(io.RawIOBase):
         self.count += count
         return count
 
+    def tell(self) -> int:
+        return self.count
+
     def close(self) -> None:
         self.file.close()
         super().close()
 
 
-@contextmanager
-def reading(path: Path, file: DataFile) -> Iterator[tuple[TextIO, Watched]]:
-    """The text of one CSV, unpacked; its checksum is verified at the end. Raises Refused."""
+def unpacked_pieces(path: Path, file: DataFile, progress: Callable[[int], None]) -> Iterator[bytes]:
+    """The content of one CSV, unpacked; its checksum is verified at the end. Raises Refused.
+
+    `progress` is told how many bytes of the file were read.
+    """
     watched = Watched(path)
     buffered = io.BufferedReader(watched, BUFFER)
     with unpacked(cast("io.BufferedReader", buffered)) as content, told(file.name, content):
-        text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        yield text, watched
+        while piece := content.read(BUFFER):
+            progress(watched.count)
+            yield piece
         while buffered.read(BUFFER):  # what follows the content belongs to the checksum, too
             pass
         _promised(watched.md5.hexdigest(), file)
-        text.detach()
-
-
-def check_ratio(text: TextIO, watched: Watched, file: DataFile) -> None:
-    """Raises Refused for a decompression bomb: rows of objects, each of another key, do not pack that well."""
-    if not isinstance(text.buffer, gzip.GzipFile):
-        return
-    unpacked_bytes = text.buffer.tell()
-    if unpacked_bytes > max(BOMB_BYTES, BOMB_RATIO * watched.count):
-        raise damaged(file.name, f"after byte {unpacked_bytes} of its content", f"unpacks more than {BOMB_RATIO}-fold")
 
 
 def verify(path: Path, file: DataFile, keep: Callable[[], None]) -> None:

@@ -7,17 +7,17 @@ one that was refused, cancelled or given up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from budgets.access import spent
-from indexing import merge, state
+from indexing import counts, merge, state
 from indexing import sql as index_sql
-from indexing.events.sql import patiently
+from indexing.ahead import ahead
 from indexing.inputs import moment
 from indexing.inventory import loading, sql
 from indexing.inventory.delivery import Delivery, newest, of_file, of_manifest
@@ -28,6 +28,7 @@ from indexing.manifest.publish import publish_chunks
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
 from vaulthalla.errors import DETACHED, NotFound, Refused, VaulthallaError
+from vaulthalla.remedies import sync_of
 from vaulthalla.vaults.lookup import api_key_by_name
 from vaulthalla.vaults.models import ApiKey, Vault, VaultKind
 from vaulthalla.work import doorbell
@@ -46,9 +47,13 @@ from vaulthalla.work.helpers import spare
 from vaulthalla.work.models import TERMINAL, Chunk, Queue, Run, RunKind, RunStatus
 from vaulthalla.work.runs import failure_of
 
-PATIENCE = timedelta(minutes=5)
+if TYPE_CHECKING:
+    from indexing.inventory.runs import Clock
+
 # An import that removes more of the index than this, and more than ten rows, needs --replace.
 MOST_REMOVED_PERCENT = 10
+# As many rows of an inventory for each of the index, and the index is next to nothing beside it.
+MOST_BESIDE = 100
 OPEN, MERGE = "inventory.open", "inventory.merge"
 # What is wrong with the input, told by a run as it would be by a command that reads it itself.
 REFUSALS = frozenset(
@@ -151,35 +156,59 @@ class Import:
         }
 
     def merge(self) -> None:
-        """Under the lock of the vault's index, but for the sorting where there is something to merge with."""
-        as_of = self.as_of
-        if sql.has_rows(self.vault.pk):
-            self.objects = sql.order(self.tables, as_of)
+        """Under the lock of the vault's index."""
+        from indexing.inventory import runs
+
         moment = index_sql.begin(self.vault.pk)
-        if self._first(moment):
-            self.changes = sql.insert(self.vault.pk, self.tables, moment, as_of)
+        clock = runs.Clock(as_of=self.as_of, settled=self.as_of - sql.SETTLED)
+        if index_sql.knows_nothing(self.vault.pk, moment):
+            with self._rows() as tables:
+                rows = runs.copied(tables, clock, vault_id=self.vault.pk, revision=moment.revision)
+                self.changes = sql.insert(self.vault.pk, rows)
             self.objects = self.changes.added
         else:
-            self.objects = self.objects or sql.order(self.tables, as_of)
-            sql.compare(self.vault.pk, self.part)
-            self._remove(moment)
+            live = self._live()
+            # What goes in before the guard may refuse it all: only where the index is next to nothing.
+            straight = self.replace or live * MOST_BESIDE < self.tally.rows
+            self._compare(moment, clock, straight=straight)
+            self._remove(moment, live)
             for changes in sql.merge(self.vault.pk, moment):
                 self.changes += changes
         if twice := self.tally.rows - self.objects - self.tally.bad.total() - self.tally.skipped.total():
             self.tally.skipped[Skip.DUPLICATE] = twice
         if not self.part:
-            state.imported(self.vault.pk, as_of=as_of, floor=as_of - sql.SETTLED)
+            state.imported(self.vault.pk, as_of=self.as_of, floor=self.as_of - sql.SETTLED)
 
-    def _first(self, moment: Moment) -> bool:
-        """Whether nothing is known yet, not even that something is absent."""
-        unknown = moment.snapshot_as_of is None and moment.scan_started_at is None
-        return unknown and not sql.has_rows(self.vault.pk)
+    @contextmanager
+    def _rows(self) -> Iterator[Iterator[Any]]:
+        """What was loaded, read and put in order one step ahead of its use.
 
-    def _remove(self, moment: Moment) -> None:
+        To be left before a long statement: the database ends a reader that is idle for a minute.
+        """
+        from indexing.inventory import runs
+
+        with sql.pieces(self.tables) as pieces, closing(ahead(runs.merged(ahead(pieces)))) as tables:
+            yield tables
+
+    def _compare(self, moment: Moment, clock: Clock, *, straight: bool) -> None:
+        from indexing.inventory import runs
+
+        comparison = sql.Comparison(self.vault.pk, self.part, moment, straight=straight)
+        with self._rows() as tables, closing(ahead(runs.digested(tables, clock))) as blocks:
+            for some in blocks:
+                self.changes += comparison.add(some)
+                self.objects += some.table.num_rows
+        comparison.finish()
+
+    def _live(self) -> int:
+        """Rows that the inventory speaks of, before it does."""
+        if self.part:
+            return merge.count_below(self.vault.pk, self.part)
+        return state.state_of(self.vault.pk).object_count
+
+    def _remove(self, moment: Moment, live: int) -> None:
         """What the inventory lacks. Rows that nobody could read may be any of them, so then all is doubt."""
         as_of = self.as_of
-        known = state.state_of(self.vault.pk)
-        live = merge.count_below(self.vault.pk, self.part) if self.part else known.object_count
         certain = not self.tally.bad
         gone, unsure = sql.find_absent(self.vault.pk, moment, as_of=as_of)
         if gone > 10 and gone * 100 > live * MOST_REMOVED_PERCENT and not self.replace:
@@ -224,10 +253,12 @@ def open_remote(lease: Lease) -> None:
 @handler(MERGE)
 def merge_staged(lease: Lease) -> None:
     """The one transaction that makes an import visible. Raises Refused; then the index is as it was."""
+    if lease.cursor:
+        # Whoever made it so died before the chunk had ended; what it told of the changes stands.
+        return
     job = _staged(lease)
     job.tally.check()
-    with lease.commit() as checkpoint:
-        patiently(PATIENCE)
+    with lease.commit(cursor={"merged": True}) as checkpoint:
         job.merge()
         Run.objects.filter(pk=lease.run_id).update(result=job.result())
         checkpoint.items_done = Chunk.objects.values_list("items_total", flat=True).get(pk=lease.chunk_id)
@@ -258,10 +289,13 @@ def _staged(lease: Lease) -> Import:
 
 @handler("finish.inventory")
 def finish(lease: Lease) -> None:
-    """Drops what was staged, whatever came of the run."""
+    """Drops what was staged, whatever came of the run; counts the rows anew where it was merged."""
     for run_id, table in sql.staged():
         if run_id == lease.run_id:
             sql.drop(table)
+    run = lease.load_run()
+    if run.vault_id is not None and "objects_indexed" in run.result:
+        counts.count(run.vault_id)
 
 
 @on_sweep
@@ -291,7 +325,7 @@ def check(vault: Vault, *, prefix: str) -> None:
         raise Refused(
             f"{vault.name} is a local vault: inventories are for S3; a second directory is read by every sync.",
             code="s3_only",
-            remedy=f"vh vault sync {quote(vault.name)}",
+            remedy=sync_of(vault.name),
         )
     if not merge.storable(prefix):
         raise Refused("A prefix is text without NUL.", code="invalid_value", remedy="Correct --prefix.")

@@ -7,16 +7,17 @@ again with an empty one, and what is done is never done again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import chain, islice
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from indexing.ahead import ahead
 from indexing.inputs import damaged
 from indexing.inventory import sql
-from indexing.inventory.delivery import DataFile, Delivery, check_ratio, is_columnar, reading, verify
+from indexing.inventory.delivery import DataFile, Delivery, is_columnar, unpacked_pieces, verify
 from indexing.inventory.remote import Remote, is_here
-from indexing.inventory.rows import Csv, Scope, Tally
+from indexing.inventory.rows import Scope, Tally
 from indexing.inventory.schema import schema_of
 from vaulthalla.errors import Refused
 from vaulthalla.vaults.models import ApiKey
@@ -26,8 +27,6 @@ from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler
 from vaulthalla.work.models import Queue
 
 KIND = "inventory.load"
-# Blocks of rows in one COPY; between two the lease is kept.
-BLOCKS = 40
 # A file of more row groups than this makes is shared by several processes.
 ROWS_A_CHUNK = 1_000_000
 # Each chunk has a table, and all of them are read by one statement.
@@ -137,6 +136,8 @@ class _Loader:
             yield path
 
     def _csv(self, path: Path, file: DataFile) -> None:
+        from indexing.inventory.csvs import Csv
+
         names = self.payload["columns"]
         source = Csv(
             name=file.name,
@@ -145,14 +146,10 @@ class _Loader:
             schema=schema_of(names, origin=file.name) if names else None,
             has_header=self.payload["has_header"],
         )
-        before = self.told
-        with reading(path, file) as (text, watched):
-
-            def done() -> int:
-                check_ratio(text, watched, file)
-                return before + watched.count // UNIT
-
-            self._copy(source.blocks(text), done)
+        before, read = self.told, [0]
+        pieces = unpacked_pieces(path, file, partial(read.__setitem__, 0))
+        with closing(ahead(pieces)) as ready:
+            self._load(source.tables(ready), lambda: before + read[0] // UNIT)
 
     def _columnar(self, path: Path, file: DataFile, part: Mapping[str, Any]) -> None:
         from indexing.inventory import columns
@@ -163,16 +160,20 @@ class _Loader:
             source = columns.Columnar(
                 groups=groups, scope=self.scope, tally=self.tally, names=self.payload["columns"] or None
             )
-            self._copy(source.blocks(part["first"], part["last"]), lambda: self.told)
+            self._load(source.tables(part["first"], part["last"]), lambda: self.told)
 
-    def _copy(self, blocks: Iterator[str] | Iterator[bytes], done: Callable[[], int]) -> None:
-        """Some blocks at a time, so that the lease is kept between them."""
-        for first in blocks:
-            sql.load(self.table, chain((first,), islice(blocks, BLOCKS - 1)))
-            self._progress(done())
-            self.lease.keep()
-            if leases.shutdown.is_set():
-                raise _Ended
+    def _load(self, tables: Iterator[Any], done: Callable[[], int]) -> None:
+        """A sorted run at a time, one being sorted while the rows of the next one are read."""
+        from indexing.inventory import runs
+
+        with closing(ahead(runs.sorted_runs(ahead(tables)))) as sorted_runs:
+            for run in sorted_runs:
+                if run:
+                    sql.load(self.table, run)
+                self._progress(done())
+                self.lease.keep()
+                if leases.shutdown.is_set():
+                    raise _Ended
 
     def _progress(self, done: int) -> None:
         if done > self.told:

@@ -8,15 +8,22 @@ index's one rule of order right for inventories, too: an event or a write of tho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psycopg
 from django.db import OperationalError, connection, transaction
+from psycopg import Copy
 
 from indexing import sql
+from indexing.digests import LAST
 from indexing.sql import Changes, Moment
+
+if TYPE_CHECKING:  # pyarrow is loaded only by who reads or merges an inventory
+    from indexing.inventory.runs import Blocks, Copied, Piece
 
 SETTLED = timedelta(hours=48)
 STAGED = "inventory_staged_"
@@ -30,14 +37,24 @@ _SLICE = """
     NULL::bigint AS mtime_ns, NULL::timestamptz AS rival_at
   FROM inventory_differs WHERE NOT absent AND ctid >= %(first)s::tid AND ctid < %(last)s::tid
 """
-# Both sides once, whole: most of what an inventory says is known already, and needs no judging (`indexing.sql`).
+_SUSPECTS = """
+  CREATE TEMP TABLE inventory_suspects (key text COLLATE "C" NOT NULL, etag text NOT NULL, storage_class text NOT NULL,
+    version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL, last_modified timestamptz,
+    observed_at timestamptz NOT NULL) ON COMMIT DROP;
+  CREATE TEMP TABLE inventory_spans (after text COLLATE "C" NOT NULL, upto text COLLATE "C" NOT NULL) ON COMMIT DROP
+"""
+# Both sides of what may differ: most of what an inventory says is known already, and needs no judging
+# (`indexing.sql`).
 _COMPARE = """
   CREATE TEMP TABLE inventory_differs ON COMMIT DROP AS
   SELECT coalesce(s.key, o.key) AS key, s.key IS NULL AS absent, s.observed_at, s.size, s.etag, s.last_modified,
     s.storage_class, s.archive_status, s.version_id, o.size AS o_size, o.doubtful AS o_doubtful,
     o.observed_at AS o_observed_at, o.rival_at AS o_rival_at
-  FROM inventory_sorted s
-  FULL JOIN (SELECT * FROM indexing_remoteobject WHERE vault_id = %(vault)s) o ON o.key = s.key
+  FROM inventory_suspects s
+  FULL JOIN (
+    SELECT o.* FROM inventory_spans span
+    JOIN indexing_remoteobject o ON o.vault_id = %(vault)s AND o.key > span.after AND o.key <= span.upto
+  ) o ON o.key = s.key
   WHERE CASE WHEN s.key IS NULL THEN NOT o.tombstone AND starts_with(o.key, %(part)s::text)
     ELSE o.key IS NULL OR o.tombstone OR o.doubtful OR o.restore <> '' OR o.restore_expires IS NOT NULL
       OR (s.size, s.etag, s.storage_class) <> (o.size, o.etag, o.storage_class)
@@ -45,37 +62,20 @@ _COMPARE = """
       OR (s.archive_status <> '' AND s.archive_status <> o.archive_status)
       OR (s.version_id <> '' AND s.version_id <> o.version_id) END
 """
+# Rows are staged as the pieces of sorted runs (`runs`), packed already.
 _STAGE = """
-  CREATE UNLOGGED TABLE {table} (key text COLLATE "C" NOT NULL, etag text NOT NULL, storage_class text NOT NULL,
-    version_id text NOT NULL, archive_status text NOT NULL, size bigint NOT NULL, last_modified timestamptz)
+  CREATE UNLOGGED TABLE {table} (first text COLLATE "C" NOT NULL, rows bytea STORAGE EXTERNAL NOT NULL)
     WITH (autovacuum_enabled = false)
 """
 _ANY = "SELECT EXISTS (SELECT FROM {table})"
-_ALL = "SELECT * FROM {table}"
-_NONE = """
-  SELECT NULL::text COLLATE "C" AS key, '' AS etag, '' AS storage_class, '' AS version_id, '' AS archive_status,
-    0::bigint AS size, NULL::timestamptz AS last_modified WHERE false
-"""
-_ORDER = """
-  CREATE TEMP TABLE inventory_sorted ON COMMIT DROP AS
-  SELECT DISTINCT ON (key) *,
-    least(%(as_of)s::timestamptz, greatest(%(settled)s::timestamptz, last_modified)) AS observed_at
-  FROM ({staged}) staged ORDER BY key, last_modified DESC NULLS LAST
-"""
-_INSERT = """
-  WITH written AS (
-    INSERT INTO indexing_remoteobject (vault_id, key, size, etag, last_modified, storage_class, archive_status,
-      restore, version_id, sequencer, source, observed_at, tombstone, doubtful, revision)
-    SELECT DISTINCT ON (key) %(vault)s::bigint, key, size, etag, last_modified, storage_class, archive_status,
-      '', version_id, '', 'inventory',
-      least(%(as_of)s::timestamptz, greatest(%(settled)s::timestamptz, last_modified)),
-      false, false, %(revision)s::bigint
-    FROM ({staged}) staged ORDER BY key, last_modified DESC NULLS LAST
-    RETURNING size),
-  counted AS (SELECT count(*) AS added, coalesce(sum(size), 0) AS bytes FROM written)
-  UPDATE indexing_indexstate SET object_count = object_count + added, total_bytes = total_bytes + bytes
-  FROM counted WHERE vault_id = %(vault)s::bigint RETURNING added
-"""
+_ALL = "SELECT first, rows FROM {table}"
+# The columns of `runs.copied`, in their order.
+INDEXED = (
+    "vault_id, key, size, etag, last_modified, storage_class, archive_status, version_id, observed_at, source,"
+    " revision, restore, sequencer, tombstone, doubtful"
+)
+FETCHED = 4
+_COPY_HEAD, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
 def stage(run_id: int, token: UUID) -> str:
@@ -118,16 +118,19 @@ def drop(table: str) -> bool:
     return True
 
 
-def load(table: str, blocks: Iterable[str | bytes]) -> None:
-    """COPY of lines."""
+def load(table: str, pieces: Iterable[Piece]) -> None:
+    """Pieces of a run."""
+    with _copy(f"COPY {_named(table)} FROM STDIN (FORMAT binary)") as copy:
+        copy.set_types(["text", "bytea"])
+        for piece in pieces:
+            copy.write_row(piece)
+
+
+@contextmanager
+def _copy(statement: str) -> Iterator[Copy]:
     connection.ensure_connection()
-    with (
-        connection.wrap_database_errors,
-        connection.connection.cursor() as cursor,
-        cursor.copy(f"COPY {_named(table)} FROM STDIN") as copy,
-    ):
-        for block in blocks:
-            copy.write(block)
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
+        yield copy
 
 
 def _named(table: str) -> str:
@@ -137,37 +140,106 @@ def _named(table: str) -> str:
     return table
 
 
-def _all_of(tables: Sequence[str]) -> str:
-    """A subquery of all rows that were loaded."""
-    return " UNION ALL ".join(_ALL.format(table=_named(table)) for table in tables) or _NONE
+@contextmanager
+def pieces(tables: Sequence[str]) -> Iterator[Iterator[Piece]]:
+    """What was loaded, in the order of the pieces' first keys; read on a connection of its own."""
+    reader = connection.copy()
+    try:
+        reader.ensure_connection()
+        raw: psycopg.Connection[Any] = reader.connection
+        with raw.transaction():
+            yield _pieces(raw, tables)
+    finally:
+        reader.close()
 
 
-def order(tables: Sequence[str], as_of: datetime) -> int:
-    """Sorts what was loaded by key, in the caller's transaction; of each key the newest row. Returns the count."""
-    _execute("SET LOCAL work_mem = '64MB'")
-    _execute("DROP TABLE IF EXISTS inventory_sorted")
-    _execute(_ORDER.format(staged=_all_of(tables)), _times(as_of))
-    _execute("ANALYZE inventory_sorted (key)")
-    count: int = _one("SELECT count(*) FROM inventory_sorted")
-    return count
+def _pieces(raw: psycopg.Connection[Any], tables: Sequence[str]) -> Iterator[Piece]:
+    if not tables:
+        return
+    everything = " UNION ALL ".join(_ALL.format(table=_named(table)) for table in tables)
+    with psycopg.ServerCursor(raw, "inventory_pieces") as cursor:
+        cursor.execute(f"{everything} ORDER BY first", binary=True)
+        while rows := cursor.fetchmany(FETCHED):
+            yield from rows
 
 
-def has_rows(vault_id: int) -> bool:
-    return bool(_one("SELECT EXISTS (SELECT FROM indexing_remoteobject WHERE vault_id = %s)", [vault_id]))
-
-
-def insert(vault_id: int, tables: Sequence[str], moment: Moment, as_of: datetime) -> Changes:
-    """`order` and `merge` at once, for an index without a row and without a scan that would speak for absence."""
-    _execute("SET LOCAL work_mem = '64MB'")
-    parameters = {"vault": vault_id, "revision": moment.revision, **_times(as_of)}
-    added: int = _one(_INSERT.format(staged=_all_of(tables)), parameters)
+def insert(vault_id: int, rows: Iterable[Copied]) -> Changes:
+    """Straight into an index without a row, and without a scan that would speak for absence. Keys in order."""
+    added = size = 0
+    with _copy(f"COPY indexing_remoteobject ({INDEXED}) FROM STDIN (FORMAT binary)") as copy:
+        copy.write(_COPY_HEAD)
+        for some in rows:
+            copy.write(some.body)
+            added += some.rows
+            size += some.size
+        copy.write(_COPY_END)
+    _execute(
+        """
+        UPDATE indexing_indexstate SET object_count = object_count + %(added)s, total_bytes = total_bytes + %(size)s
+        WHERE vault_id = %(vault)s
+        """,
+        {"vault": vault_id, "added": added, "size": size},
+    )
     return Changes(added=added)
 
 
-def compare(vault_id: int, part: str) -> None:
-    """Keeps what differs from the index below `part`, or is not in it, for `merge` and `remove`; under its lock."""
-    _execute("DROP TABLE IF EXISTS inventory_differs")
-    _execute(_COMPARE, {"vault": vault_id, "part": part})
+class Comparison:
+    """Finds what differs from the index below `part`, under its lock; kept for `merge`, `find_absent` and `remove`.
+
+    With `straight`, blocks that the index has no row near of go into it at once, where the merge would take them as
+    they are, too.
+    """
+
+    def __init__(self, vault_id: int, part: str, moment: Moment, *, straight: bool) -> None:
+        self.vault_id, self.part, self.moment, self.straight = vault_id, part, moment, straight
+        self._floor = max(filter(None, (moment.snapshot_as_of, moment.scan_started_at)), default=None)
+        self._spans: list[tuple[str, str]] = []
+        self._last = ""
+        _execute("DROP TABLE IF EXISTS inventory_suspects, inventory_spans, inventory_differs")
+        _execute(_SUSPECTS)
+
+    def add(self, blocks: Blocks) -> Changes:
+        """All rows in order, some blocks at a time. Of a block whose digest is the index's nobody sees more."""
+        known = sql.digests(self.vault_id, blocks.spans, part=self.part, told=blocks.told)
+        self._last = blocks.spans[-1][1]
+        differing = [n for n, (new, old) in enumerate(zip(blocks.digests, known, strict=True)) if new != old]
+        new = self._new(blocks, [n for n in differing if known[n] is None]) if self.straight else []
+        suspects = sorted({*differing} - {*new})
+        for number in suspects:
+            self._suspect(blocks.spans[number])
+        if suspects:
+            with _copy("COPY inventory_suspects FROM STDIN (FORMAT binary)") as copy:
+                copy.write(_COPY_HEAD)
+                copy.write(blocks.rows(suspects))
+                copy.write(_COPY_END)
+        if not new:
+            return Changes()
+        return insert(self.vault_id, [blocks.copied(new, vault_id=self.vault_id, revision=self.moment.revision)])
+
+    def _new(self, blocks: Blocks, numbers: Sequence[int]) -> list[int]:
+        """Of these blocks, those without a row of the index, not even a tombstone, and all of them news to it."""
+        fresh = numbers if self._floor is None else blocks.newer(numbers, self._floor + sql.CLOSE)
+        known = sql.has_rows(self.vault_id, [blocks.spans[n] for n in fresh]) if fresh else ()
+        return [n for n, has in zip(fresh, known, strict=True) if not has]
+
+    def finish(self) -> None:
+        """After the last row."""
+        if sql.digests(self.vault_id, [(self._last, LAST)], part=self.part)[0] is not None:
+            self._suspect((self._last, LAST))
+        with _copy("COPY inventory_spans FROM STDIN") as copy:
+            for span in self._spans:
+                copy.write_row(span)
+        _execute("SET LOCAL work_mem = '64MB'")
+        _execute("ANALYZE inventory_suspects (key)")
+        _execute("ANALYZE inventory_spans")
+        _execute(_COMPARE, {"vault": self.vault_id, "part": self.part})
+
+    def _suspect(self, span: tuple[str, str]) -> None:
+        """Neighbours are one span."""
+        if self._spans and self._spans[-1][1] == span[0]:
+            self._spans[-1] = (self._spans[-1][0], span[1])
+        else:
+            self._spans.append(span)
 
 
 def merge(vault_id: int, moment: Moment) -> Iterable[Changes]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import md5, sha256
-from itertools import chain, islice
 from pathlib import Path
-from shlex import quote
 from typing import Any
 from uuid import uuid4
 
 from budgets import access
 from budgets.access import ChunkMeter, Draw
 from indexing import state
+from indexing.ahead import ahead
 from indexing.manifest import refresh as refreshing
 from indexing.manifest import sql
 from indexing.manifest.format import (
@@ -39,11 +37,13 @@ from indexing.manifest.format import (
     as_json,
     encode_root,
 )
+from indexing.manifest.helpers import Helpers
 from indexing.manifest.refresh import Look, News
 from indexing.manifest.sql import Snapshot
 from indexing.manifest.state import differs, retired_due, root_of, shards_due, writer_of
 from indexing.models import IndexState
 from vaulthalla.errors import Stall, StallCode
+from vaulthalla.remedies import sync_of
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
     Condition,
@@ -137,7 +137,7 @@ class Publisher:
             StallCode.MANIFEST_CONFLICT,
             f"Other writers changed the manifest of {self.vault.name} {1 + MOST_RETRIES} times in a row. What this run"
             " did is done; the manifest lacks it until the next one.",
-            remedy=f"Try again: vh vault sync {quote(self.vault.name)}",
+            remedy=sync_of(self.vault.name),
         )
 
     # --- what there is to say
@@ -151,7 +151,7 @@ class Publisher:
             changed = found.count(self.vault.pk, above=found.published_revision)
             if not changed and not differs(self.vault, known, have):
                 return None
-            shards = shards_due(have) if changed else 0
+            shards = shards_due(have, rows=changed) if changed else 0
             if not (shards and self._afford(shards + 1)):
                 shards = 0
                 if not self._afford(1 + bool(changed)):
@@ -224,29 +224,32 @@ class Publisher:
                 pending = [*known.manifest_pending, *names]
                 IndexState.objects.filter(vault=self.vault).update(manifest_pending=pending)
                 self.meter.settle()
-        with ThreadPoolExecutor(4, thread_name_prefix="manifest") as pool:
-            deletes = [pool.submit(self.store.delete, FOLDER + name) for name in draft.deleted]
-            bodies = [pool.submit(self._put_body, *body) for body in draft.bodies]
-            for delete in deletes:
-                self.lease.outlast(delete)
-            for body in bodies:
-                self.lease.outlast(body)
+        with Helpers(self.lease, self.meter) as helpers:
+            deletes = [helpers.begin(self.store.delete, FOLDER + name) for name in draft.deleted]
+            bodies = [helpers.begin(self._put_body, *body) for body in draft.bodies]
+            for done in (*deletes, *bodies):
+                done()
             try:
-                return self.lease.outlast(pool.submit(self._put_root, draft.root, known.manifest_etag))
+                return helpers.begin(self._put_root, draft.root, known.manifest_etag)()
             except (PreconditionFailed, ObjectMissing):
                 return None
 
     def _put_body(self, entry: Entry, path: Path, digest: bytes) -> Written:
         """On a helper thread."""
-        content = Content(size=entry.bytes, sha256=bytes.fromhex(entry.sha256), md5=digest, mtime_ns=0)
+        content = self._content(entry.bytes, sha256=bytes.fromhex(entry.sha256), md5=digest)
         with path.open("rb") as file:
             # In memory where that is small: such requests are cheaper to send.
             return self.store.put(FOLDER + entry.name, file.read() if entry.bytes < 2**22 else file, content)
 
+    def _content(self, size: int, *, sha256: bytes, md5: bytes) -> Content:
+        """What is read each interval and replaced by each run costs least in Standard, whatever the vault writes."""
+        storage_class = "STANDARD" if self.vault.storage_class else ""
+        return Content(size=size, sha256=sha256, md5=md5, mtime_ns=0, storage_class=storage_class)
+
     def _put_root(self, root: Root, etag: str) -> Written:
         raw = encode_root(root)
         digest = md5(raw, usedforsecurity=False).digest()
-        content = Content(size=len(raw), sha256=sha256(raw).digest(), md5=digest, mtime_ns=0)
+        content = self._content(len(raw), sha256=sha256(raw).digest(), md5=digest)
         condition = Condition(etag=etag) if etag else Condition(absent=True)
         return self.store.put(ROOT, raw, content, condition=condition)
 
@@ -292,15 +295,16 @@ class Drafting:
             return []
         if not shards:
             above = self.found.base_revision if self.folds else self.found.published_revision
-            return [self._packed("delta", self.found.pages(self.vault.pk, above=above))]
+            return [self._packed("delta", ahead(self.found.pages(self.vault.pk, above=above)))]
         return list(self._shards(shards))
 
     def _shards(self, number: int) -> Iterator[tuple[Entry, Path, bytes]]:
         total = self.found.count(self.vault.pk, above=-1)
         per_shard = max(1, -(-total // number))
-        rows = (row for page in self.found.pages(self.vault.pk, above=None) for row in page)
-        while first := list(islice(rows, min(sql.PAGE, per_shard))):
-            yield self._packed("shard", chain([first], _cut(rows, per_shard - len(first))))
+        pages = ahead(self.found.pages(self.vault.pk, above=None))
+        page = [next(pages, [])]
+        while page[0]:
+            yield self._packed("shard", _cut(page, pages, per_shard))
 
     def _packed(self, kind: str, pages: Iterable[list[Row]]) -> tuple[Entry, Path, bytes]:
         name = f"{kind}-{uuid4().hex}.gz"
@@ -313,12 +317,10 @@ class Drafting:
             return pack.finish(), path, pack.md5
 
 
-def _cut(rows: Iterator[Row], most: int) -> Iterator[list[Row]]:
-    """The next `most` rows, in pages."""
-    left = most
-    while left > 0:
-        page = list(islice(rows, min(sql.PAGE, left)))
-        if not page:
-            return
-        left -= len(page)
-        yield page
+def _cut(page: list[list[Row]], pages: Iterator[list[Row]], most: int) -> Iterator[list[Row]]:
+    """The next `most` rows, in pages; `page` holds what is left of the one read last."""
+    while most > 0 and page[0]:
+        yield page[0][:most]
+        count = len(page[0])
+        page[0] = page[0][most:] or next(pages, [])
+        most -= count

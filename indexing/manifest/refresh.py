@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -35,18 +34,19 @@ from indexing.manifest.format import (
     unpack,
     verify,
 )
+from indexing.manifest.helpers import Helpers
 from indexing.manifest.state import root_of
 from indexing.models import IndexState
 from indexing.sql import Moment
 from indexing.terms import Source
+from vaulthalla.remedies import OR, sync_of
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import BodyCorrupt, MeterRefused, NotModified, ObjectMissing, Store, StoreError
 from vaulthalla.terms import Strategy
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work.engine import Lease
 
-# Objects fetched at once, and rows between two looks at the lease.
-THREADS = 4
+# Between two looks at the lease.
 ROWS = 20_000
 
 
@@ -100,9 +100,9 @@ class Refresh:
         need = Requests({RequestClass.GET: 1, RequestClass.DOWNLOAD_BYTES: MOST_ROOT_BYTES})
         if self.meter.draw(need, Requests({RequestClass.GET: 1})) is not Draw.DRAWN:
             return Look(news=News.SHORT, short=RequestClass.GET, planned=1)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="manifest") as pool:
+        with Helpers(self.lease, self.meter) as helpers:
             try:
-                raw, etag = self.lease.outlast(pool.submit(self._root))
+                raw, etag = helpers.begin(self._root)()
             except NotModified:
                 return Look(news=News.SAME)
             except ObjectMissing:
@@ -111,7 +111,7 @@ class Refresh:
             root = decode_root(raw, bucket=self.vault.bucket, prefix=self.vault.prefix)
             check_writer(self.vault, root)
             with tempfile.TemporaryDirectory(prefix="vaulthalla-manifest-") as folder:
-                return self._learn(root, etag, pool, folder)
+                return self._learn(root, etag, helpers, folder)
 
     def _root(self) -> tuple[bytes, str]:
         """On a helper thread."""
@@ -119,7 +119,7 @@ class Refresh:
         info = self.store.get(ROOT, body, if_none_match=self.known.manifest_etag or None)
         return body.getvalue(), info.etag
 
-    def _learn(self, root: Root, etag: str, pool: ThreadPoolExecutor, folder: str) -> Look:
+    def _learn(self, root: Root, etag: str, helpers: Helpers, folder: str) -> Look:
         lacking, whole = lacking_of(root_of(self.known), root)
         need = Requests({RequestClass.GET: len(lacking), RequestClass.DOWNLOAD_BYTES: sum(e.bytes for e in lacking)})
         short = Requests({c: n - self.meter.available(c) for c, n in need.items() if n > self.meter.available(c)})
@@ -128,11 +128,11 @@ class Refresh:
             # The root was one more.
             planned = need[lack] + (1 if lack is RequestClass.GET else self.meter.spent[lack])
             return Look(news=News.SHORT, short=lack, planned=planned)
-        fetched = [(entry, pool.submit(self._fetch, entry, folder)) for entry in lacking]
+        fetched = [(entry, helpers.begin(self._fetch, entry, folder)) for entry in lacking]
         sql.prepare()
         try:
             for entry, body in fetched:
-                with self.lease.outlast(body) as file:
+                with body() as file:
                     self._stage(file, entry, root)
             sql.sort()
             with self.lease.commit():
@@ -168,8 +168,11 @@ class Refresh:
         moment = index_sql.begin(self.vault.pk)
         known = IndexState.objects.get(vault=self.vault)
         base = moment.revision if whole else known.base_revision
-        sql.merge(self.vault.pk, moment, since=known.published_revision)
-        sql.mark(self.vault.pk, moment, published=known.published_revision, base=base)
+        if index_sql.knows_nothing(self.vault.pk, moment):
+            sql.insert(self.vault.pk, moment)
+        else:
+            sql.merge(self.vault.pk, moment, since=known.published_revision)
+            sql.mark(self.vault.pk, moment, published=known.published_revision, base=base)
         if root.facts.floor is not None:
             sql.doubt_unconfirmed(self.vault.pk, moment, floor=root.facts.floor, whole=whole)
         self._keep(known, root, etag, moment, base)
@@ -244,8 +247,12 @@ def check_writer(vault: Vault, root: Root) -> None:
     raise Unusable(
         f"Another vault ({root.writer}) mirrors into {vault.bucket}/{vault.prefix}: its files would be overwritten.",
         code="mirror_writer",
-        remedy=f"Choose another --prefix; or, if this vault shall be the writer from now on: "
-        f"vh vault sync set {quote(vault.name)} --take-over",
+        remedy=OR.join(
+            (
+                f"vh vault sync set {quote(vault.name)} --take-over  # if this vault shall be the writer from now on",
+                f"vh vault update {quote(vault.name)} --prefix PREFIX",
+            )
+        ),
     )
 
 
@@ -254,10 +261,13 @@ def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _remedy(vault: Vault) -> str:
-    name, place = quote(vault.name), f"s3://{vault.bucket}/{vault.prefix}{ROOT}"
-    return (
-        f"Go on without it: vh vault sync {name} --offline\n"
-        f"or restore an earlier version of {place}; or delete it, and the next sync publishes what is known here."
+    place = f"s3://{vault.bucket}/{vault.prefix}{ROOT}"
+    return OR.join(
+        (
+            f"{sync_of(vault.name)} --offline  # goes on without it",
+            f"restore an earlier version of {place}",
+            "delete it, and the next sync publishes what is known here",
+        )
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from django.db import connection
+from msgspec import structs
 
 from indexing import sql
 from indexing.manifest.format import Facts, Row
@@ -149,7 +150,7 @@ def stage(rows: Iterable[Row], *, ordinal: int, delta: bool) -> None:
         cursor.copy("COPY manifest_staged FROM STDIN") as copy,
     ):
         for row in rows:
-            copy.write_row((ordinal, delta, *(getattr(row, name) for name in Row.__struct_fields__)))
+            copy.write_row((ordinal, delta, *structs.astuple(row)))
 
 
 def sort() -> None:
@@ -177,10 +178,45 @@ def merge(vault_id: int, moment: Moment, *, since: int) -> Changes:
         "touch": True,
     }
     changes = Changes()
+    for part in _slices():
+        changes += sql.merge_from(_SLICE, parameters | part)
+    return changes
+
+
+def insert(vault_id: int, moment: Moment) -> None:
+    """Slice by slice into an index that knows nothing yet: what `merge` and `mark` would make of it there."""
+    parameters = {"vault": vault_id, "revision": moment.revision}
+    for part in _slices():
+        _execute(_INSERT, parameters | part)
+
+
+# A rival that is too old to raise doubt is dropped, as by a merge: to be told again, as by `_BETTER_KNOWN`.
+_INSERT = f"""
+WITH incoming AS ({_SLICE.replace("SELECT key", "SELECT delta, key", 1)}),
+written AS (
+  INSERT INTO indexing_remoteobject (vault_id, key, size, etag, last_modified, storage_class, archive_status, restore,
+    restore_expires, version_id, sequencer, sha256, mtime_ns, source, observed_at, tombstone, doubtful, rival_at,
+    revision)
+  SELECT %(vault)s, key, size, etag, last_modified, storage_class, archive_status, restore, restore_expires, version_id,
+    sequencer, sha256, mtime_ns, 'manifest', observed_at, gone AND rival IS NULL, rival IS NOT NULL, rival,
+    %(revision)s + CASE WHEN rival_at IS NOT NULL AND rival IS NULL THEN 2 WHEN delta THEN 1 ELSE 0 END
+  FROM incoming CROSS JOIN LATERAL (
+    SELECT CASE WHEN rival_at >= observed_at - interval '2 seconds' THEN rival_at END AS rival) kept
+  RETURNING size, tombstone, doubtful)
+UPDATE indexing_indexstate SET object_count = object_count + added, total_bytes = total_bytes + bytes,
+  doubtful_count = doubtful_count + doubtful
+FROM (
+  SELECT count(*) FILTER (WHERE NOT tombstone) AS added, count(*) FILTER (WHERE doubtful) AS doubtful,
+    coalesce(sum(size) FILTER (WHERE NOT tombstone), 0) AS bytes FROM written) counted
+WHERE vault_id = %(vault)s
+"""  # noqa: S608 - of constants
+
+
+def _slices() -> Iterator[dict[str, str]]:
+    """Of the sorted rows."""
     blocks = _one("SELECT pg_relation_size('manifest_sorted') / current_setting('block_size')::int")
     for first in range(0, blocks, BLOCKS):
-        changes += sql.merge_from(_SLICE, parameters | {"first": f"({first},0)", "last": f"({first + BLOCKS},0)"})
-    return changes
+        yield {"first": f"({first},0)", "last": f"({first + BLOCKS},0)"}
 
 
 def mark(vault_id: int, moment: Moment, *, published: int, base: int) -> None:

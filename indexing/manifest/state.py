@@ -53,14 +53,17 @@ def writer_of(vault: Vault, root: Root | None) -> str | None:
     return root.writer if root and root.writer != str(vault.marker) else None
 
 
-def shards_due(root: Root | None) -> int:
-    """How many shards the next publish folds everything into; 0: it writes a delta."""
+def shards_due(root: Root | None, *, rows: int) -> int:
+    """How many shards the next publish folds everything into; 0: it writes a delta. `rows`: it has to tell, about."""
     if root is None:
+        # Nobody reads a delta in parts.
+        return min(MOST_SHARDS, ceil(rows / SHARD_ROWS)) if rows > SHARD_ROWS else 0
+    # What would be folded by the next publish anyway is not written as one large delta first.
+    large = rows if rows > SHARD_ROWS else 0
+    told = large + sum(entry.rows for entry in root.deltas)
+    if told * 100 <= MOST_DELTA_PERCENT * max(root.object_count, 1):
         return 0
-    rows = sum(entry.rows for entry in root.deltas)
-    if rows * 100 <= MOST_DELTA_PERCENT * max(root.object_count, 1):
-        return 0
-    return min(MOST_SHARDS, max(1, ceil(sum(entry.rows for entry in root.entries) / SHARD_ROWS)))
+    return min(MOST_SHARDS, max(1, ceil((large + sum(entry.rows for entry in root.entries)) / SHARD_ROWS)))
 
 
 def retired_due(root: Root | None, now: datetime) -> list[str]:
@@ -75,6 +78,12 @@ def refresh_needs(vault: Vault, limits: Limits) -> Requests:
     return Requests({RequestClass.GET: 1} if may else {})
 
 
+def root_needs(vault: Vault) -> Requests:
+    """The root alone, which tells how young the rows are that it names."""
+    found = costs(capabilities(vault), {RequestClass.PUT: 1}, conditional=RequestClass.PUT)
+    return Requests({name: n for name, n in found.items() if n})
+
+
 def publish_needs(vault: Vault, limits: Limits, *, now: datetime, changes: bool) -> Requests:
     """What publishing takes after a run that changes rows of the index, or (not `changes`) leaves them as they are."""
     if vault.kind != VaultKind.S3:
@@ -84,7 +93,9 @@ def publish_needs(vault: Vault, limits: Limits, *, now: datetime, changes: bool)
     changes = changes or (known.pk is not None and sql.has_unpublished(vault.pk, known.published_revision))
     if not changes and (known.pk is None or not differs(vault, known, root)):
         return Requests()
-    puts = 1 + (max(1, shards_due(root)) if changes else 0)
+    # How much of a known manifest changes nobody can tell yet.
+    rows = known.object_count if root is None else 0
+    puts = 1 + (max(1, shards_due(root, rows=rows)) if changes else 0)
     limit = limits[RequestClass.PUT]
     if changes and limit is not None and puts > limit:
         puts = PUTS

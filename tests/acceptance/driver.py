@@ -47,13 +47,15 @@ class Vh:
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    # What the commands are run by.
+    by: tuple[str, ...] = ()
 
     def run(self, *arguments: str, code: int | None = None, json: bool = True, stdin: str = "") -> Result:
         """One command; with `code`, fails the test unless it ends with that exit code."""
-        command = [VH, *arguments, *(["--json"] if json else [])]
+        command = [*self.by, VH, *arguments, *(["--json"] if json else [])]
         ended = subprocess.run(
             command,
-            env=self._variables(),
+            env=self.variables(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -68,7 +70,7 @@ class Vh:
         """A command in the background."""
         command = [VH, *arguments, "--json"]
         return subprocess.Popen(
-            command, env=self._variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env=self.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def refused(self, *arguments: str, stdin: str = "") -> Any:
@@ -80,7 +82,7 @@ class Vh:
         assert error["message"]
         return error
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         return {
             **{name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
             "VAULTHALLA_HOME": str(self.home),
@@ -165,6 +167,15 @@ class Vault:
         counts = self.proxy.counts
         assert not counts.requests["other"], counts.operations
         return {**counts.as_json()["requests"], "downloaded_bytes": counts.download_bytes}
+
+    def relisted(self) -> list[dict[str, int]]:
+        """What a sync may send that finds nothing but a younger index: a look at the manifest, a page, the new root.
+
+        Within one second of the store's clock nothing is younger: see `out_of_doubt`.
+        A page may tell another time of our own write than the answer to that did: then a delta goes before the root.
+        """
+        head = {} if self.proven["put"] else {"head": 1}
+        return [{"get": 1, "list": 1, "put": puts, **head} for puts in (1, 2)]
 
     def out_of_doubt(self) -> None:
         """Waits until whatever happens now is later than all that was done, by the store's clock of whole seconds.

@@ -17,7 +17,7 @@ CLASSES = {"list", "head", "get", "put", "copy", "delete", "downloaded_bytes"}
 LIMITS = {"list", "head", "get", "put", "copy", "delete", "download_bytes"}
 RUN = {
     *("run", "kind", "vault", "status", "trigger", "stall", "error", "operations", "skipped", "bytes", "requests"),
-    *("lost", "cost", "started_at", "finished_at"),
+    *("lost", "cost", "estimate", "warnings", "started_at", "finished_at"),
 }
 POLICY = {
     *("interval_seconds", "enabled", "strategy", "conflict_policy", "max_remote_index_age_seconds"),
@@ -124,6 +124,9 @@ def test_conflicts_wait_and_are_resolved_for_what_was_shown(roto: Stage, create:
     for conflict in open_.values():
         assert set(conflict) >= {"id", "path", "local", "remote", "detected_at"}
         assert conflict["id"].isdigit()
+        assert set(conflict["local"]) == {"present", "size", "mtime", "sha256"}
+        assert set(conflict["remote"]) == {"present", "size", "mtime", "sha256", "etag", "storage_class"}
+        assert TIME.fullmatch(conflict["local"]["mtime"])
         assert (conflict["local"]["size"], conflict["remote"]["size"]) == (
             len(b"mine: " + conflict["path"].encode()),
             len(b"theirs: " + conflict["path"].encode()),
@@ -183,7 +186,7 @@ def test_people_read_lines(roto: Stage, create: CreateVault) -> None:
     vault.write("file", b"body")
     vault.write("line\nfeed \x1b[31m", b"body")
     stalled = vault.vh.run("vault", "sync", vault.name, json=False, code=3)
-    assert f"vh vault sync set {vault.name} --s3-budget-put 2" in stalled.out + stalled.err
+    assert f"vh vault sync set {vault.name} --s3-budget-put 4" in stalled.out + stalled.err
     listed = vault.vh.run("vault", "ls", vault.name, json=False, code=0)
     assert "\x1b" not in listed.out + stalled.out + stalled.err
     assert len(listed.out.splitlines()) == 2

@@ -10,15 +10,14 @@ import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
 
 from tests.acceptance.conftest import CreateVault, Stage
 from tests.acceptance.driver import Vault, Vh
 from tests.acceptance.processes import Processes
-from tests.support.servers import ACCESS_KEY, SECRET, free_port
+from tests.support.queues import Queue
+from tests.support.servers import free_port
 
 NOTHING = dict.fromkeys(("list", "head", "get", "put", "copy", "delete", "downloaded_bytes"), 0)
 
@@ -28,59 +27,41 @@ def stage(request: pytest.FixtureRequest, stages: Callable[[str], Stage]) -> Sta
     return stages(request.param)
 
 
-class Wire:
-    """A queue that a bucket's notifications go to."""
-
-    def __init__(self, stage: Stage, vault: Vault) -> None:
-        endpoint = {"endpoint_url": stage.server.endpoint, "region_name": "us-east-1"}
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET}
-        self.client: Any = boto3.client("sqs", **endpoint, **keys)
-        self.url = self.client.create_queue(QueueName=f"q-{uuid4().hex}")["QueueUrl"]
-        asked = {"QueueUrl": self.url, "AttributeNames": ["QueueArn"]}
-        arn = self.client.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
-        assert vault.bucket is not None
-        events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
-        vault.bucket.client.put_bucket_notification_configuration(
-            Bucket=vault.bucket.name,
-            NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": events}]},
-        )
-
-    def send(self, body: str) -> None:
-        self.client.send_message(QueueUrl=self.url, MessageBody=body)
-
-    def left(self) -> int:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        told = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return sum(int(told[name]) for name in names)
+def wired(stage: Stage, vault: Vault) -> Queue:
+    """A queue that hears of every change in the vault's bucket."""
+    assert vault.bucket is not None
+    queue = Queue(stage.server)
+    queue.hear_of(vault.bucket.name, vault.bucket.client)
+    return queue
 
 
 def test_a_queue_keeps_the_index_true(stage: Stage, create: CreateVault, vh: Vh) -> None:
     vault = create(stage, "--strategy", "cache")
     assert vault.bucket is not None
-    wire = Wire(stage, vault)
+    queue = wired(stage, vault)
     for number in range(23):
         vault.bucket.put(f"a b+{number}", b"body")
     vault.bucket.client.delete_object(Bucket=vault.bucket.name, Key="a b+7")
-    wire.send("no JSON {")
-    said = vault.measured("vault", "sync", "events", vault.name, "--queue", wire.url)
+    queue.send("no JSON {")
+    said = vault.measured("vault", "sync", "events", vault.name, "--queue", queue.url)
     assert (said["upserted"], said["deleted"] + said["doubtful"]) == (23, 1), said
-    assert (said["set_aside"], said["drained"], said["requests"], wire.left()) == (1, True, NOTHING, 0)
+    assert (said["set_aside"], said["drained"], said["requests"], queue.left()) == (1, True, NOTHING, 0)
     index = vault.vault("info")["index"]
     assert any("--no-lifecycle-rules" in warning for warning in index["warnings"])
     (feed,) = index["feeds"]
-    assert (feed["kind"], feed["queue"], feed["set_aside"], feed["error"]) == ("queue", wire.url, 1, None)
+    assert (feed["kind"], feed["queue"], feed["set_aside"], feed["error"]) == ("queue", queue.url, 1, None)
     (kept,) = vault.vault("events", "--set-aside", "--clear")["set_aside"]
     assert (kept["reason"], kept["excerpt"]) == ("not_json", "no JSON {")
     assert vault.vault("events", "--set-aside")["set_aside"] == []
-    again = vault.vault("events", "--queue", wire.url)
+    again = vault.vault("events", "--queue", queue.url)
     assert (again["messages"], again["records"]) == (0, 0)
 
 
 def test_follow_tells_each_batch_and_ends_when_asked(moto: Stage, create: CreateVault, vh: Vh) -> None:
     vault = create(moto, "--strategy", "cache")
     assert vault.bucket is not None
-    wire = Wire(moto, vault)
-    process = vh.begin("vault", "sync", "events", vault.name, "--queue", wire.url, "--follow")
+    queue = wired(moto, vault)
+    process = vh.begin("vault", "sync", "events", vault.name, "--queue", queue.url, "--follow")
     try:
         vault.bucket.put("followed", b"body")
         assert process.stdout is not None
@@ -91,20 +72,20 @@ def test_follow_tells_each_batch_and_ends_when_asked(moto: Stage, create: Create
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (told, process.returncode, err, wire.left()) == (1, 130, "", 0)
+    assert (told, process.returncode, err, queue.left()) == (1, 130, "", 0)
     assert [run["status"] for run in vault.vault("history")["runs"] if run["kind"] == "events"] == ["success"]
 
 
 def test_what_is_no_queue_changes_nothing(moto: Stage, create: CreateVault, vh: Vh) -> None:
     vault = create(moto, "--strategy", "cache")
-    wire = Wire(moto, vault)
+    queue = wired(moto, vault)
     events = ("vault", "sync", "events", vault.name)
-    assert vh.refused(*events, "--queue", wire.url + "x")["code"] == "queue_missing"
+    assert vh.refused(*events, "--queue", queue.url + "x")["code"] == "queue_missing"
     assert vh.refused(*events, "--queue", "nowhere")["code"] == "invalid_value"
     assert vh.refused(*events)["code"] == "invalid_value"
     assert vh.refused("vault", "sync", "set", vault.name, "--events-queue", "nowhere")["code"] == "invalid_value"
-    set_ = vault.vault("set", "--events-queue", wire.url)
-    assert (set_["policy"]["events_queue"], set_["changed"]) == (wire.url, ["events_queue"])
+    set_ = vault.vault("set", "--events-queue", queue.url)
+    assert (set_["policy"]["events_queue"], set_["changed"]) == (queue.url, ["events_queue"])
     assert vault.vault("set", "--events-queue", "none")["policy"]["events_queue"] is None
     assert vault.vault("info")["index"]["feeds"] == []
 
@@ -134,7 +115,7 @@ def test_senders_post_to_the_web_process(moto: Stage, create: CreateVault, vh: V
     found = {"key": "posted", "eTag": "e", "size": 1, "sequencer": "01"}
     s3 = {"bucket": {"name": vault.bucket.name}, "object": found}
     body = json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "eventTime": now, "s3": s3}]})
-    with Processes(environment={**vh._variables(), "VAULTHALLA_BIND": address}) as web:
+    with Processes(environment={**vh.variables(), "VAULTHALLA_BIND": address}) as web:
         web.ensure("web")
         assert post(url, body)[0] == 401
         status, said = post(url, body, Authorization=f"Bearer {hook['secret']}")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import CreateVault, Stage
-from tests.acceptance.driver import Bucket, Vault
+from tests.acceptance.driver import VH, Bucket, Vault
+from tests.support.proxy import Fault
+from vaulthalla.stores.direct import ATTEMPTS
 
 MIB = 2**20
 LIST_EACH_TIME = ("--max-remote-index-age", "0")
@@ -48,7 +54,8 @@ def test_most_of_one_side_is_not_deleted_without_leave(roto: Stage, create: Crea
         (vault.root / path).unlink()
     stalled(vault.sync(code=3), "delete_guard", f"vh vault sync {vault.name} --allow-deletes")
     assert vault.bucket.objects() == files
-    assert vault.sync("--allow-deletes")["operations"]["delete_remote"] == 11
+    heed(vault, vault.sync(code=3)["stall"]["remedy"])
+    assert len(vault.bucket.objects()) == 9
     assert vault.bucket.objects() == vault.files()
     # The other side is guarded alike, by the share that the policy names.
     vault.vh.run("vault", "sync", "set", vault.name, "--max-delete", "3", code=0)
@@ -81,6 +88,21 @@ def test_a_change_of_strategy_never_turns_lost_bodies_into_deletes(roto: Stage, 
     assert vault.files() == vault.bucket.objects() == files
 
 
+def test_a_change_of_strategy_leaves_no_verdict_of_the_old_one(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "cache")
+    assert vault.bucket is not None
+    for key in ("name", "name/below", "one", "two"):
+        vault.bucket.put(key, key.encode())
+    assert done(vault.sync()) == {"index_only": 4}
+    vault.vault("set", "--strategy", "sync", "--s3-budget-get", "2")
+    assert vault.vault("dry-run")["operations"]["index_only"] == 0
+    # The look at the manifest leaves one GET.
+    assert done(vault.sync(code=3)) == {"download": 1, "path_skipped": 1}
+    vault.vault("set", "--s3-budget-get", "10")
+    assert done(vault.sync()) == {"download": 2, "path_skipped": 1}
+    assert set(vault.files()) == {"name/below", "one", "two"}
+
+
 def test_a_vault_pointed_at_another_bucket_deletes_nothing(roto: Stage, create: CreateVault) -> None:
     vault = create(roto, "--strategy", "sync")
     assert vault.bucket is not None
@@ -109,6 +131,8 @@ def test_without_its_root_a_vault_does_nothing(roto: Stage, create: CreateVault)
             vault.root.mkdir()
         run = vault.sync(code=3)
         stalled(run, "root_missing", f"vh vault update {vault.name} --root {vault.root} --adopt")
+        # Whoever pastes it without a look has lost nothing.
+        assert run["stall"]["remedy"].startswith(f"vh vault sync {vault.name}  # after")
         assert not any(run["requests"].values())
     assert vault.bucket.objects() == files
     # The marker alone is not enough: what held files is empty now.
@@ -157,6 +181,92 @@ def test_a_limit_of_n_allows_exactly_n(roto: Stage, create: CreateVault, request
     assert done(vault.sync()) == {}
 
 
+@pytest.mark.parametrize(("request_class", "limit"), [("put", 5), ("put", 0), ("get", 0), ("get", 2), ("delete", 2)])
+def test_the_remedy_of_a_spent_budget_suffices(
+    roto: Stage, create: CreateVault, request_class: str, limit: int
+) -> None:
+    vault = create(roto, "--strategy", "sync")
+    prepare(vault, request_class)
+    vault.vault("set", f"--s3-budget-{request_class}", str(limit))
+    run = vault.sync(code=3)
+    assert run["stall"]["code"] == f"budget_{request_class}"
+    heed(vault, run["stall"]["remedy"])
+    vault.sync(code=0)
+    assert vault.bucket is not None
+    assert vault.files() == vault.bucket.objects()
+
+
+def test_the_remedy_of_a_missing_index_is_a_command(roto: Stage, create: CreateVault) -> None:
+    for limit in ("0", "unlimited", "1"):
+        vault = create(roto, "--strategy", "sync", "--s3-budget-list", limit)
+        vault.write("file", b"body")
+        error = vault.vh.refused("vault", "sync", "dry-run", vault.name)
+        assert error["code"] == "index_missing"
+        heed(vault, error["remedy"])
+        assert done(vault.sync()) == {"upload": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("reconcile", ("--s3-budget-list", "0")),
+        ("history", ("--on-stale-index", "stall")),
+        ('it\'s "listed" $HOME', ("--s3-budget-list", "0")),
+        ('it\'s "stale" $HOME', ("--on-stale-index", "stall")),
+    ],
+)
+def test_the_remedy_of_a_stale_index_suffices(
+    roto: Stage, create: CreateVault, options: tuple[str, ...], name: str
+) -> None:
+    vault = create(roto, "--strategy", "sync", name=name)
+    sync = ("vault", "sync", "run", vault.name)
+    vault.measured(*sync)
+    vault.write("file", b"body")
+    vault.vault("set", *LIST_EACH_TIME, *options)
+    stall = vault.measured(*sync, code=3)["stall"]
+    assert stall["code"] == "index_stale"
+    heed(vault, stall["remedy"])
+    assert done(vault.measured(*sync)) == {"upload": 1}
+    vault.vh.run("vault", "delete", vault.name, "--yes", code=0)
+
+
+@pytest.mark.parametrize("limit", ["100", "0"])
+def test_a_stale_index_makes_no_plan_unless_it_may_be_refreshed(roto: Stage, create: CreateVault, limit: str) -> None:
+    vault = create(roto, "--strategy", "sync")
+    vault.sync()
+    vault.write("file", b"body")
+    vault.vault("set", *LIST_EACH_TIME, "--s3-budget-list", limit)
+    before = vault.seen()
+    error = vault.vh.refused("vault", "sync", "dry-run", vault.name)
+    assert error["code"] == "index_stale"
+    assert vault.seen() == before
+    if limit == "0":
+        heed(vault, error["remedy"])
+        error = vault.vh.refused("vault", "sync", "dry-run", vault.name)
+    heed(vault, error["remedy"])
+    assert done(vault.sync()) == {"upload": 1}
+
+
+def test_a_vault_that_is_named_like_a_command_is_told_how_to_go_on(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", "--max-delete", "0", name="audit")
+    sync = ("vault", "sync", "run", vault.name)
+    for path in ("stays", "goes"):
+        vault.write(path, b"body")
+    vault.measured(*sync)
+    (vault.root / "goes").unlink()
+    heed(vault, vault.measured(*sync, code=3)["stall"]["remedy"])
+    assert vault.bucket is not None
+    assert set(vault.bucket.objects()) == {"stays"}
+    vault.vh.run("vault", "delete", vault.name, "--yes", code=0)
+
+
+def heed(vault: Vault, remedy: str) -> None:
+    """Does literally what the remedy says."""
+    environment = vault.vh.variables()
+    path = f"{Path(VH).parent}:{environment['PATH']}"
+    subprocess.run(["sh", "-ec", remedy], env={**environment, "PATH": path}, check=True, capture_output=True)
+
+
 def prepare(vault: Vault, request_class: str) -> None:
     assert vault.bucket is not None
     if request_class == "get":
@@ -185,6 +295,32 @@ def test_over_the_byte_limit_no_body_is_begun(roto: Stage, create: CreateVault) 
     vault.vh.run(*run["stall"]["remedy"].split()[1:], code=0)
     assert done(vault.sync()) == {"download": 3}
     assert vault.files() == vault.bucket.objects()
+
+
+def test_what_runs_needed_is_proposed_and_suffices(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync", "--s3-budget-put", "3")
+    assert vault.vault("suggest")["command"] is None
+    for path, body in some(120).items():
+        vault.write(path, body)
+    stalled(vault.sync(code=3), "budget_put", "--s3-budget-put")
+    before = vault.vault("info")["budget"], vault.vault("history")
+    found = vault.vault("suggest")
+    put = next(one for one in found["fields"] if one["field"] == "put")
+    # What the plan needs, not what was sent: 120 files, the manifest, and its first publication before them.
+    assert (found["runs"], put["current"], put["changes"]) == (1, 3, True)
+    assert 120 < put["needed"] <= put["proposed"] / 2
+    assert found["command"] == f"vh vault sync set {vault.name} --s3-budget-put {put['proposed']}"
+    assert (vault.vault("info")["budget"], vault.vault("history")) == before
+    vault.vh.run(*shlex.split(found["command"])[1:], code=0)
+    assert vault.sync()["status"] == "success"
+    assert vault.vault("suggest", "--runs", "1")["runs"] == 1
+    for _ in range(2):
+        vault.sync()
+    assert vault.vault("suggest")["idle"] == 2
+    for wrong in ("0", "1001", "x"):
+        vault.vh.refused("vault", "sync", "suggest", vault.name, "--runs", wrong)
+    local = create(None)
+    assert local.vh.refused("vault", "sync", "suggest", local.name)["code"] == "not_for_local_vaults"
 
 
 def test_a_listing_needs_a_finite_budget_that_covers_it(roto: Stage, create: CreateVault) -> None:
@@ -248,3 +384,26 @@ def test_archived_objects_wait_for_their_restore(moto: Stage, create: CreateVaul
     run = vault.measured("vault", "fetch", vault.name, "deep")
     assert done(run) == {"archive_skipped": 1}
     assert run["requests"]["get"] == 0
+
+
+def test_what_a_store_that_is_away_stopped_is_asked_for_again(roto: Stage, create: CreateVault) -> None:
+    """Each command by its own remedy: a sync would not fetch. To find out costs few requests."""
+    vault = create(roto, "--strategy", "cache", name="audit")
+    keys = ("it's", "$HOME", "c d")
+    for key in keys:
+        vault.bucket.put(key, b"body")
+    vault.vh.run("vault", "sync", "run", "audit", code=0)
+    away = Fault(action="error", status=503, request_class="head", times=10**6)
+    for command, fault, most in (
+        (("sync", "audit", "audit", "--sample", "3"), away, len(keys) * (1 + ATTEMPTS)),
+        (("sync", "reconcile", "audit"), replace(away, request_class="list"), 1 + ATTEMPTS),
+        # An operation is paid one attempt more each time.
+        (("fetch", "audit", *keys), replace(away, request_class="get"), len(keys) * sum(range(1 + ATTEMPTS))),
+    ):
+        roto.proxy.reset()
+        roto.proxy.add(fault)
+        stopped = vault.vh.run("vault", *command, code=3)
+        assert roto.proxy.counts.requests.total() <= most
+        roto.proxy.heal()
+        heed(vault, (stopped.json.get("stall") or stopped.error)["remedy"])
+    assert set(vault.files()) == set(keys)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import CreateVault, Stage
 from tests.acceptance.driver import Vault, Vh
+from tests.acceptance.test_guards import heed
 
 ROOT = ".vaulthalla/manifest.json"
 
@@ -119,7 +120,7 @@ def test_a_mirror_is_not_written_by_two(roto: Stage, create: CreateVault, elsewh
     refused = there.sync(code=1)
     assert refused["error"]["code"] == "mirror_writer"
     assert counts(refused) == {"get": 1}
-    there.vh.run(*refused["error"]["remedy"].rpartition(": ")[2].split()[1:], code=0)
+    heed(there, refused["error"]["remedy"])
     there.write("b", b"b")
     assert there.sync()["operations"]["upload"] == 1
     assert here.sync(code=1)["error"]["code"] == "mirror_writer"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.conftest import CreateVault, Stage
 from tests.acceptance.driver import Vault, Vh
+from tests.support.proxy import Fault
 
 LIST: dict[str, Any] = {
     "format": "vaulthalla-prices",
@@ -31,15 +32,15 @@ EGRESS = {"storage_class": "*", "operation": "egress", "unit": "gb", "price": "1
 
 @pytest.fixture
 def of(vh: Vh, roto: Stage, create: CreateVault, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """of(provider): a sync vault on roto whose key says that it is that provider's."""
+    """of(provider): a sync vault on roto, or another stage, whose key says that it is that provider's."""
 
-    def make(provider: str) -> Vault:
-        key = f"priced-{provider}"
+    def make(provider: str, *, name: str = "", stage: Stage = roto) -> Vault:
+        key = f"priced-{provider}-{stage.server.name}"
         names = {one["name"] for one in vh.run("api-key", "list", code=0).json["api_keys"]}
         if key not in names:
-            vh.run("api-key", "create", key, "--provider", provider, "--endpoint", roto.proxy.endpoint, code=0)
-        monkeypatch.setattr(roto, "key", key)
-        return create(roto, "--strategy", "sync")
+            vh.run("api-key", "create", key, "--provider", provider, "--endpoint", stage.proxy.endpoint, code=0)
+        monkeypatch.setattr(stage, "key", key)
+        return create(stage, "--strategy", "sync", name=name)
 
     return make
 
@@ -59,14 +60,52 @@ def test_a_plan_and_its_run_cost_the_same(of: Any) -> None:
     assert (planned["requests"]["put"], planned["requests"]["get"]) == (3 + 2, 1)
     price = planned["price"]
     assert (price["amount"], price["currency"], price["unknowns"]) == ("0.0000254", "USD", [])
-    # One page once a day, as the index may be a day old.
-    assert price["recurring_per_month"] == "0.00015"
+    # One page and the manifest's root once a day, as the index may be a day old; a look at it every five minutes.
+    daily, looks = 30 * Decimal("0.00001"), 8640 * Decimal("0.0000004")
+    assert Decimal(price["recurring_per_month"]) == daily + looks
     assert set(price["catalog"]) == {"version", "age_seconds", "stale"}
     run = vault.sync()
     assert run["requests"] == {**planned["requests"], "list": 0}
     assert run["cost"] == {"amount": "0.0000254", "currency": "USD"}
-    assert vault.vault("history")["runs"][0]["cost"] == run["cost"]
+    assert run["estimate"] == {"requests": run["requests"], "bytes": {"up": 3, "down": 0}, "cost": run["cost"]}
+    kept = vault.vault("history")["runs"][:2]
+    assert [one["estimate"]["cost"] for one in kept] == [run["cost"], {"amount": "0.0000254", "currency": "USD"}]
+    assert kept[0]["cost"] == run["cost"]
+    # A dry-run spends nothing, and what it plans is kept beside that.
+    assert (kept[1]["kind"], kept[1]["estimate"]["requests"]) == ("dry_run", planned["requests"])
+    assert not any(kept[1]["requests"].values())
     assert vault.vault("dry-run")["price"]["amount"] == "0.0000004"
+
+
+def test_a_plan_that_is_run_by_its_id_comes_to_what_was_seen(of: Any, vh: Vh) -> None:
+    vault = of("aws")
+    vault.sync()
+    for name in "abc":
+        vault.write(name, name.encode())
+    planned = vault.vault("dry-run")
+    vh.run("pricing", "budget", "set-vault", vault.name, "--mode", "enforce", "--max-run", "0.0000254", code=0)
+    run = vault.sync("--plan", planned["plan"])
+    assert run["estimate"]["requests"] == run["requests"] == planned["requests"]
+    assert run["estimate"]["cost"] == run["cost"]
+    shown = vh.run("vault", "sync", "history", vault.name, code=0, json=False).out
+    assert "PLANNED COST" in shown.splitlines()[0]
+    assert "1 get, 5 put 1 get, 5 put 0.0000254 USD 0.0000254 USD" in " ".join(shown.splitlines()[1].split())
+
+
+def test_a_stall_tells_what_the_plan_would_have_needed(of: Any) -> None:
+    vault = of("aws")
+    vault.sync()
+    for name in "abc":
+        vault.write(name, name.encode())
+    vault.sync()
+    vault.vault("set", "--max-delete", "0")
+    (vault.root / "a").unlink()
+    vault.write("d", b"four")
+    run = vault.sync(code=3)
+    assert (run["stall"]["code"], run["estimate"]["bytes"]) == ("delete_guard", {"up": 4, "down": 0})
+    looks = int(not vault.proven["delete"])
+    needed = {"get": 1, "put": 1 + 2, "head": looks, "delete": 1}
+    assert run["estimate"]["requests"] == {**dict.fromkeys(run["requests"], 0), **needed}
 
 
 def test_bodies_cost_requests_and_egress(of: Any) -> None:
@@ -132,3 +171,70 @@ def test_what_cannot_be_read(vh: Vh, tmp_path: Path) -> None:
     assert "rates[0].price" in vh.refused("pricing", "catalog", "import", str(file))["message"]
     assert vh.refused("pricing", "catalog", "show", "--provider", "nobody")["code"] == "invalid_value"
     assert "digitalocean" not in {one["provider"] for one in vh.run("pricing", "catalog", "show").json["lists"]}
+
+
+def test_a_minimum_duration_that_is_cut_short_is_part_of_the_price(of: Any, moto: Stage, vh: Vh) -> None:
+    vault = of("aws", stage=moto)
+    vault.bucket.put("warm", b"w" * 1000, StorageClass="STANDARD_IA")
+    vault.bucket.put("other", b"o" * 1000, StorageClass="GLACIER_IR")
+    vault.bucket.put("standard", b"s" * 1000)
+    vault.sync()
+    for name in ("warm", "standard"):
+        (vault.root / name).unlink()
+    vault.write("other", b"changed")
+    planned = vault.vault("dry-run")
+    # 128 KB for a month of STANDARD_IA, and for three of GLACIER_IR.
+    assert Decimal(planned["price"]["early_deletion"]) == Decimal("0.00000299")
+    shown = vh.run("vault", "sync", "dry-run", vault.name, code=0, json=False).out
+    assert "cut short:  0.00000299 USD" in shown
+    looks = planned["requests"]["head"] * Decimal("0.0000004")
+    requests = Decimal("0.0000004") + planned["requests"]["put"] * Decimal("0.000005") + looks
+    assert Decimal(planned["price"]["amount"]) == requests + Decimal("0.00000299")
+    vh.run("pricing", "budget", "set-vault", vault.name, "--mode", "enforce", "--max-run", str(requests), code=0)
+    run = vault.sync("--allow-deletes", code=3)
+    assert run["stall"]["code"] == "price_budget"
+    remedy = run["stall"]["remedy"].removeprefix("vh ").split()
+    vh.run(*remedy, code=0)
+    run = vault.sync("--allow-deletes")
+    assert run["cost"] == {"amount": planned["price"]["amount"], "currency": "USD"}
+    entries = vh.run("pricing", "budget", "ledger", code=0).json["entries"]
+    mine = [one for one in entries if one["run"] == run["run"]]
+    assert sum(Decimal(one["amount"]) for one in mine) == 0
+    assert sum(Decimal(one["amount"]) for one in mine if one["class"] == "delete" and one["kind"] == "settle") < 0
+    # Spread over the requests of a class, rounded up: enough, and hardly more.
+    booked = -sum(Decimal(one["amount"]) for one in mine if one["kind"] == "settle")
+    assert 0 <= booked - Decimal(run["cost"]["amount"]) < Decimal("0.0000001")
+
+
+def test_the_manifest_lies_in_standard_whatever_the_vault_writes(of: Any, moto: Stage, vh: Vh) -> None:
+    vault = of("aws", stage=moto)
+    vh.run("vault", "update", vault.name, "--storage-class", "STANDARD_IA", code=0)
+    vault.write("a", b"a")
+    assert vault.sync()["manifest"]["published"]
+    keys = vault.bucket.keys()
+    classes = {key: vault.bucket.head(key).get("StorageClass", "STANDARD") for key in keys}
+    assert classes.pop("a") == "STANDARD_IA"
+    assert len(classes) == 2
+    assert set(classes.values()) == {"STANDARD"}
+
+
+def test_a_5xx_counts_and_costs_nothing(of: Any, roto: Stage, vh: Vh) -> None:
+    vault = of("aws")
+    vault.sync()
+    vh.run("pricing", "budget", "set-vault", vault.name, "--mode", "enforce", "--max-run", "1", code=0)
+    vault.write("a", b"a")
+    planned = vault.vault("dry-run")
+    roto.proxy.reset()
+    roto.proxy.add(Fault(action="error", status=503, request_class="put", key=r"/a$", times=2))
+    run = vh.run("vault", "sync", vault.name, code=0).json
+    assert run["requests"] == vault.seen()
+    assert run["requests"]["put"] == planned["requests"]["put"] + 2
+    assert run["cost"]["amount"] == planned["price"]["amount"]
+    entries = vh.run("pricing", "budget", "ledger", code=0).json["entries"]
+    mine = [one for one in entries if one["run"] == run["run"]]
+    assert (
+        sum(one["quantity"] for one in mine if (one["class"], one["kind"]) == ("put", "settle"))
+        == run["requests"]["put"]
+    )
+    assert -sum(Decimal(one["amount"]) for one in mine if one["kind"] == "settle") == Decimal(run["cost"]["amount"])
+    assert sum(Decimal(one["amount"]) for one in mine) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -118,6 +118,31 @@ def test_events_carry_a_sync_from_one_inventory_to_the_next(
     assert (second["operations"]["download"], second["operations"]["delete_local"]) == (1, 1)
     assert (second["requests"]["list"], second["requests"]["get"]) == (0, 2)
     assert vault.files() == {**{key: body for key, body in BODIES.items() if key != "c"}, "new": b"from elsewhere"}
+
+
+def test_an_event_from_the_future_is_found_out_once(
+    roto: Stage, create: CreateVault, bucket: Bucket, vh: Vh, tmp_path: Path
+) -> None:
+    vault = create(roto, "--strategy", "sync", "--prefix", "p/", bucket=bucket)
+    manifest = deliver(tmp_path / "d", [inventory_rows(bucket)], as_of=datetime.now(UTC), bucket=bucket.name)
+    vault.vault("inventory", "--manifest", str(manifest))
+    vault.sync()
+    tomorrow = {"eventTime": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+    gone = {**record(bucket, "ObjectCreated:Put", "p/never", "01", size=14, eTag="e" * 32), **tomorrow}
+    changed = {**record(bucket, "ObjectCreated:Put", "p/c", "01", size=14, eTag="f" * 32), **tomorrow}
+    feed = "\n".join(json.dumps(one) for one in (gone, changed))
+    assert vh.run("vault", "sync", "events", vault.name, "--file", "-", stdin=feed, code=0).json["upserted"] == 2
+    first = vault.sync()
+    assert (first["status"], first["requests"]["head"]) == ("success", 2 + published(vault)["head"])
+    assert vault.sync()["requests"] == NOTHING | {"get": 1}
+    assert vault.files() == BODIES
+    # The next event is no older than the one that was wrong.
+    bucket.put("p/never", b"here it is")
+    created = record(bucket, "ObjectCreated:Put", "p/never", "02", size=10, eTag=bucket.head("p/never")["ETag"])
+    vault.out_of_doubt()
+    vh.run("vault", "sync", "events", vault.name, "--file", "-", stdin=json.dumps(created), code=0)
+    vault.sync()
+    assert vault.files() == {**BODIES, "never": b"here it is"}
 
 
 def test_what_is_no_source_changes_nothing(create: CreateVault, roto: Stage, vh: Vh, tmp_path: Path) -> None:

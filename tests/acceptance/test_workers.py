@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ import redis
 from tests.acceptance.faults.world import VH, World, wait_for
 from tests.acceptance.processes import Processes
 from tests.support.proxy import Fault, Proxy
+from tests.support.queues import Queue
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.xdist_group("workers")
@@ -177,3 +179,31 @@ def test_a_worker_told_to_end_in_a_chunk_gives_it_back(world: World, servers: Se
     processes.ensure("transfer", "beat")
     assert uploaded(world, servers) == 60
     world.ledger_is_exact()
+
+
+INDEXED = """
+SELECT o.key FROM indexing_remoteobject o JOIN vaults_vault v ON v.id = o.vault_id
+ WHERE v.name = %s AND NOT o.tombstone ORDER BY o.key
+"""
+
+
+def test_beat_polls_the_queue_that_a_policy_names(world: World, servers: Servers, processes: Processes) -> None:
+    processes.stop(*({"beat"} & set(processes.running)))
+    queue = Queue(world.server)
+    told = [{"key": f"k{number}", "eTag": "e", "size": 1, "sequencer": "01"} for number in range(12)]
+    for found in told:
+        queue.send(json.dumps({"Records": [created(world.bucket, found)]}))
+    queue.send("no JSON {")
+    world.expect(0, "vault", "sync", "set", world.name, "--enable", "--events-queue", queue.url)
+    servers.hasten("indexing.poll")
+    processes.ensure(*WORKERS, "beat")
+    wait_for(lambda: len(servers.ask(INDEXED, world.name)) == len(told), seconds=PATIENCE_SECONDS)
+    wait_for(lambda: queue.left() == 0, seconds=PATIENCE_SECONDS)
+    (feed,) = world.expect(0, "vault", "sync", "info", world.name)["index"]["feeds"]
+    assert (feed["kind"], feed["queue"], feed["set_aside"], feed["error"]) == ("queue", queue.url, 1, None)
+
+
+def created(bucket: str, found: dict[str, Any]) -> dict[str, Any]:
+    """As S3 tells it."""
+    now = datetime.now(UTC).isoformat()
+    return {"eventName": "ObjectCreated:Put", "eventTime": now, "s3": {"bucket": {"name": bucket}, "object": found}}

@@ -113,6 +113,9 @@ def test_every_attempt_is_counted_and_the_last_succeeds(
     ACTIONS[action](store)
     assert sum(seen(proxy).values()) == 2 + fault.times
     assert counted(meter) == seen(proxy)
+    failed = fault.times if fault.action == "error" else 0
+    assert sum(n for (_, status), n in meter.answers.items() if status == fault.status) == failed
+    assert sum(n for (_, status), n in meter.answers.items() if status < 300) == 2
 
 
 @pytest.mark.parametrize("action", ACTIONS)

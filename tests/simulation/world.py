@@ -47,7 +47,7 @@ SMALL, LARGE, PART, RENAMED = 40, 4_096, 1_500, 64
 CONTROL = ".vaulthalla"
 # A run of this size takes some hundreds.
 MOST_STEPS = 5_000
-PROVEN = {"conditional_put": True, "conditional_copy": True, "conditional_delete": True, "conditional_complete": True}
+CONDITIONS = ("conditional_put", "conditional_copy", "conditional_delete", "conditional_complete")
 
 
 class Crash(BaseException):
@@ -114,7 +114,8 @@ class World:
             marker=uuid4(),
             api_key=key,
             bucket=uuid4().hex,
-            capabilities=PROVEN if self.proven else {},
+            # Said of each: what is not said is what the provider promises.
+            capabilities=dict.fromkeys(CONDITIONS, self.proven),
         )
         SyncPolicy.objects.create(
             vault=self.vault,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import MeterRefused
@@ -14,10 +15,15 @@ class CountingMeter:
     def __init__(self, **limits: int) -> None:
         self.counts = Requests()
         self.limits = {RequestClass(name): limit for name, limit in limits.items()}
+        self.answers: Counter[tuple[RequestClass, int]] = Counter()
         self._lock = threading.Lock()
 
     def attempt(self, request_class: RequestClass) -> None:
         self._take(request_class, 1)
+
+    def answered(self, request_class: RequestClass, status: int) -> None:
+        with self._lock:
+            self.answers[request_class, status] += 1
 
     def received(self, count: int) -> None:
         self._take(RequestClass.DOWNLOAD_BYTES, count)

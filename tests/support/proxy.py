@@ -19,7 +19,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from types import TracebackType
 from typing import Any
@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 CONTROL = "/-/proxy/"
 HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
-ACTIONS = ("error", "reset_before", "reset_after", "delay", "truncate", "corrupt", "hang")
+ACTIONS = ("error", "reset_before", "reset_after", "delay", "truncate", "corrupt", "hang", "narrow", "replay")
 
 ERROR_CODES = {
     403: "AccessDenied",
@@ -51,6 +51,8 @@ class Fault:
     truncate      forwards, sends `bytes` of the answer's body, then closes the connection
     corrupt       forwards, flips a bit of the answer's body
     hang          forwards nothing and answers nothing for `seconds`
+    narrow        forwards a LIST as one of pages of `keys`
+    replay        answers with what the first LIST since the last `heal` was answered with, without forwarding
     """
 
     action: str
@@ -62,6 +64,7 @@ class Fault:
     code: str = ""
     seconds: float = 0.0
     bytes: int = 0
+    keys: int = 0
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -208,6 +211,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.first_list = b""
 
     @property
     def endpoint(self) -> str:
@@ -236,12 +240,14 @@ class Proxy:
         """Forgets the faults that are still to come."""
         with self._lock:
             self._faults = []
+            self.first_list = b""
 
     def reset(self) -> None:
         """Forgets counts and faults."""
         with self._lock:
             self._counts = Counts()
             self._faults = []
+            self.first_list = b""
 
     def start(self) -> Proxy:
         self._thread.start()
@@ -363,6 +369,13 @@ class _Connection:
         if fault is not None and action == "error":
             await self._refuse(request, fault)
             return
+        if action == "replay":
+            self.proxy.answered(200)
+            self.writer.write(self.proxy.first_list)
+            await self.writer.drain()
+            return
+        if fault is not None and action == "narrow":
+            request = replace(request, raw=re.sub(rb"max-keys=\d+", b"max-keys=%d" % fault.keys, request.raw, count=1))
         await self._forward(request)
         await self._return(request, fault)
 
@@ -416,17 +429,23 @@ class _Connection:
             raise Reset
         self.proxy.answered(status)
         self.writer.write(raw)
+        # Of one listing only: bodies may be larger than memory.
+        first = [raw] if request.operation == "ListObjectsV2" and not self.proxy.first_list else []
         room = fault.bytes if fault is not None and action == "truncate" else None
         async for framed, piece in pieces:
             kept = framed if room is None else framed[:room]
             if fault is not None and action == "corrupt" and piece:
                 kept, action = _flipped(framed, piece), ""
             self.writer.write(kept)
+            if first:
+                first.append(kept)
             self._downloaded(request, status, piece if room is None else piece[:room])
             if room is not None:
                 room -= len(kept)
             await self.writer.drain()
         await self.writer.drain()
+        if first:
+            self.proxy.first_list = b"".join(first)
         if action == "truncate" or headers.get("connection", "").lower() == "close":
             self.writer.close()
             raise asyncio.IncompleteReadError(b"", None)

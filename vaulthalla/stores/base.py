@@ -103,6 +103,9 @@ class Meter(Protocol):
     def attempt(self, request_class: RequestClass) -> None:
         """Count one attempt, or raise MeterRefused so that nothing is sent."""
 
+    def answered(self, request_class: RequestClass, status: int) -> None:
+        """Told of the HTTP status that an attempt of this thread was answered with; of none when no answer came."""
+
     def received(self, count: int) -> None:
         """Count body bytes downloaded, or raise MeterRefused to stop the transfer."""
 

@@ -77,6 +77,20 @@ class ClientConfig:
     copy_condition_prefix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """The attempts of one operation."""
+
+    meter: Meter
+    request_class: RequestClass
+
+    def attempt(self) -> None:
+        self.meter.attempt(self.request_class)
+
+    def answered(self, status: int) -> None:
+        self.meter.answered(self.request_class, status)
+
+
 def client_for(config: ClientConfig) -> Any:
     """The process's client; made once, shared by all threads, never across a fork."""
     client = _clients.get(config)
@@ -103,7 +117,7 @@ def call(config: ClientConfig, operation: str, parameters: Mapping[str, Any], me
     client = client_for(config)
     if direct.takes(operation, parameters) and (quick := _direct_for(config, client, parameters["Bucket"])):
         try:
-            return quick.call(operation, parameters, lambda: meter.attempt(REQUEST_CLASSES[operation]))
+            return quick.call(operation, parameters, _Attempts(meter, REQUEST_CLASSES[operation]))
         except direct.NeedsBotocore:
             _direct[config, parameters["Bucket"]] = None
     with _metered(meter):
@@ -136,6 +150,8 @@ def _create(config: ClientConfig) -> Any:
     events = client.meta.events
     events.register_last("before-send.s3", _count)
     events.unregister("before-parse.s3.*", _handle_200_error)
+    # In this order: what comes second turns a 200 with an error in it into a 500.
+    events.register_first("before-parse.s3.*", _answered)
     events.register_first("before-parse.s3.*", _whole_answer)
     if config.copy_condition_prefix:
         events.register("before-call.s3.CopyObject", partial(_rename_conditions, config.copy_condition_prefix))
@@ -166,6 +182,12 @@ def _count(event_name: str, **_: Any) -> None:
     if request_class is None or meter is None:
         raise MeterRefused(request_class, f"{operation} is not counted by any budget.")
     meter.attempt(request_class)
+
+
+def _answered(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
+    meter = _meter.get()
+    if meter is not None:
+        meter.answered(REQUEST_CLASSES[operation_model.name], response_dict["status_code"])
 
 
 def _whole_answer(operation_model: Any, **event: Any) -> None:

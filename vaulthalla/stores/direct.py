@@ -10,11 +10,11 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
@@ -62,6 +62,16 @@ class NeedsBotocore(Exception):
     """Not an answer for this path. What was sent so far is counted."""
 
 
+class Attempts(Protocol):
+    """Who is asked before every attempt, and told of its answer's status."""
+
+    def attempt(self) -> None:
+        """May raise, so that nothing is sent."""
+
+    def answered(self, status: int) -> None:
+        """The status of an answer."""
+
+
 class DirectClient:
     """Connections to one endpoint for one bucket, shared by the threads of a process."""
 
@@ -81,15 +91,16 @@ class DirectClient:
             return None
         return cls(client, *found)
 
-    def call(self, operation: str, parameters: Mapping[str, Any], attempt: Callable[[], None]) -> dict[str, Any]:
-        """As botocore's `_make_api_call`. `attempt` is called before every one, and may raise to stop it."""
+    def call(self, operation: str, parameters: Mapping[str, Any], attempts: Attempts) -> dict[str, Any]:
+        """As botocore's `_make_api_call`."""
         number = 0
         while True:
             number += 1
-            attempt()
+            attempts.attempt()
             failure: Exception
             try:
                 response = self._send(METHODS[operation], parameters)
+                attempts.answered(response.status)
                 if response.status < 300:
                     self._quota.release(RETRY_COST if number > 1 else 1)
                     return _answer(response, number, stream=operation == "GetObject")

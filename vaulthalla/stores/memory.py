@@ -64,11 +64,13 @@ class Moment(StrEnum):
 class Fault:
     """The `nth` call (from now) of the Store method `operation`, or of any for "", raises `error`.
 
-    `hook` runs instead of, or before, the error: another writer, a clock that jumps."""
+    `hook` runs instead of, or before, the error: another writer, a clock that jumps. `status`: the error is an answer
+    with it, not the lack of one."""
 
     operation: str = ""
     nth: int = 1
     error: Exception | None = None
+    status: int | None = None
     moment: Moment = Moment.BEFORE
     hook: Callable[[], object] | None = None
 
@@ -221,6 +223,8 @@ class MemoryStore:
             fault = next((fault for fault in self.bucket.faults if fault.strikes(operation)), None)
             if fault is not None:
                 self.bucket.faults.remove(fault)
+                if fault.status is not None:
+                    self.meter.answered(request_class, fault.status)
             _strike(fault, Moment.BEFORE)
             yield
             _strike(fault, Moment.AFTER)

@@ -175,6 +175,8 @@ class S3Store:
                     into.write(piece)
                     if on_bytes is not None:
                         on_bytes(piece)
+                    if seen == expected:
+                        break
             if seen != expected:
                 raise BodyCorrupt(f"{key}: {seen} of {expected} bytes arrived.")
         except BaseException:

@@ -223,9 +223,9 @@ class ApiKeyAdmin(KeyBase):
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return super().changeform_view(request, *args, **kwargs)
 
-    @admin.display(description="used by", empty_value="no vault: it may be deleted")
-    def used_by(self, key: ApiKey) -> str | None:
-        return ", ".join(vault.name for vault in key.vaults.all()) or None
+    @admin.display(description="used by")
+    def used_by(self, key: ApiKey) -> str:
+        return ", ".join(vault.name for vault in key.vaults.all()) or "no vault: it may be deleted"
 
     @admin.display(description="vaults", ordering="vault_number")
     def vault_count(self, key: ApiKey) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import Annotated, Any
 
@@ -165,16 +164,21 @@ def create_vault(
     no_verify: NoVerify = False,
 ) -> None:
     """Declare a vault. Nothing is transferred until it is synced."""
+    from vaulthalla.remedies import sync_of
     from vaulthalla.vaults import register as vaults
     from vaulthalla.vaults.describe import vault_json, vault_text
     from vaulthalla.vaults.models import VaultKind
 
     if local == s3:
-        raise Refused("Say what kind of vault: exactly one of --local and --s3.", code="invalid_value")
+        raise Refused(
+            "Say what kind of vault: exactly one of --local and --s3.",
+            code="invalid_value",
+            remedy="Add --s3 with --api-key and --bucket, or --local with --replica.",
+        )
     kind = VaultKind.S3 if s3 else VaultKind.LOCAL
     vault = vaults.create(kind, vaults.Wish(name=name, **places), policy, adopt=adopt, verify=not no_verify)
     console.result(vault_json(vault), vault_text)
-    console.message(f"`vh vault sync {shlex.quote(vault.name)}` syncs it.")
+    console.message(f"`{sync_of(vault.name)}` syncs it.")
 
 
 @command(vault_app, "list", example="vh vault list --s3")
@@ -262,7 +266,11 @@ def delete_vault(
     found = vault_by_name(vault)
     deleted = {"id": str(found.pk), "name": found.name}
     if delete_upstream and found.kind == VaultKind.LOCAL:
-        raise Refused("--delete-upstream does not apply to a local vault.", code="not_for_local_vaults")
+        raise Refused(
+            "--delete-upstream does not apply to a local vault.",
+            code="not_for_local_vaults",
+            remedy="Leave --delete-upstream out.",
+        )
     question = f"Forget the vault {found.name!r}"
     if delete_upstream:
         question += f" and delete every object below {found.bucket}/{found.prefix}"
@@ -276,7 +284,9 @@ def delete_vault(
 def _secret(given: str | None, *, from_stdin: bool) -> str:
     """From stdin, the option, the environment, or a prompt on a terminal."""
     if from_stdin and given:
-        raise Refused("Give the secret once: --secret or --secret-stdin.", code="invalid_value")
+        raise Refused(
+            "Give the secret once: --secret or --secret-stdin.", code="invalid_value", remedy="Leave one of them out."
+        )
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     secret = given or os.environ.get("VH_SECRET_ACCESS_KEY", "").strip()

@@ -40,7 +40,11 @@ def fill(key: ApiKey, *, endpoint: str | None, region: str | None, access: str |
     key.endpoint = _endpoint(key, endpoint or "")
     key.region = _region(key, region or "")
     if key.from_environment and (access or secret):
-        raise Refused("--from-environment takes neither access key nor secret.", code="invalid_value")
+        raise Refused(
+            "--from-environment takes neither access key nor secret.",
+            code="invalid_value",
+            remedy="Leave out --from-environment, or --access and --secret.",
+        )
     if not key.from_environment:
         key.access_key = _credential(access, option="--access", maximum=128)
         key.secret = _credential(secret, option="--secret", maximum=1024)

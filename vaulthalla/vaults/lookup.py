@@ -10,7 +10,7 @@ from vaulthalla.errors import NotFound
 from vaulthalla.vaults.models import ApiKey, Vault
 
 M = TypeVar("M", bound=Model)
-LARGEST_ID = 2**63 - 1
+LARGEST_ID, NOBODY = 2**63 - 1, -1
 
 
 def vault_by_name(name_or_id: str) -> Vault:
@@ -33,11 +33,15 @@ def api_key_by_name(name_or_id: str) -> ApiKey:
     return key
 
 
+def row_id(text: str) -> int:
+    """The id that a text writes out; of any other text one that no row has."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST_ID:
+        return NOBODY
+    return int(text)
+
+
 def _find(rows: QuerySet[M], name_or_id: str) -> M | None:
     if "\0" in name_or_id:
         return None
     # A name made of digits is still a name.
-    named = rows.filter(name=name_or_id).first()
-    if named is not None or not (name_or_id.isascii() and name_or_id.isdigit()) or int(name_or_id) > LARGEST_ID:
-        return named
-    return rows.filter(pk=int(name_or_id)).first()
+    return rows.filter(name=name_or_id).first() or rows.filter(pk=row_id(name_or_id)).first()

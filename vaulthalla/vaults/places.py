@@ -14,12 +14,12 @@ from vaulthalla.vaults.models import Vault
 def directory(text: str, *, option: str) -> str:
     """The directory's real path. It must exist and be usable by this process."""
     if not text.strip() or "\0" in text:
-        raise Refused(f"{option} must name a directory.", code="invalid_value")
+        raise Refused(f"{option} must name a directory.", code="invalid_value", remedy=f"Give {option} a directory.")
     path = Path(os.path.realpath(Path(text).expanduser()))
     try:
         os.fsencode(path).decode()
     except UnicodeDecodeError:
-        raise Refused(f"{option} must be valid UTF-8.", code="root_unusable") from None
+        raise Refused(f"{option} must be valid UTF-8.", code="root_unusable", remedy="Rename the directory.") from None
     problem = _problem(path)
     if problem:
         raise Refused(

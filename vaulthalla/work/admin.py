@@ -8,11 +8,13 @@ from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db.models import OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from vaulthalla.work.models import TERMINAL, Chunk, Run
+from vaulthalla.work.phases import Phase
 from vaulthalla.work.runs import request_cancel
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class RunAdmin(ReadOnly, RunBase):
     date_hierarchy = "created_at"
     actions = ("cancel",)
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": ("vault", "kind", "status", "trigger", "phase", "progress", "cancel_requested")}),
+        (None, {"fields": ("vault", "kind", "status", "trigger", "reached", "progress", "cancel_requested")}),
         ("Why it stopped", {"fields": ("why",)}),
         ("Asked for, and what came of it", {"fields": ("options", "result")}),
         ("Times", {"fields": ("created_at", "started_at", "finished_at")}),
@@ -78,19 +80,26 @@ class RunAdmin(ReadOnly, RunBase):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).annotate(done=_items("items_done"), total=_items("items_total"))
 
-    @admin.display(description="progress", empty_value="")
-    def progress(self, run: Run) -> str | None:
+    @admin.display(description="phase")
+    def reached(self, run: Run) -> str:
+        if run.status in TERMINAL:
+            return "over"
+        return phase_word(run.phase)
+
+    @admin.display(description="progress")
+    def progress(self, run: Run) -> str:
         """Items of what is planned so far; chunks of long ago are gone."""
         done, total = getattr(run, "done", None), getattr(run, "total", None)
         if not total:
-            return None
+            return "-"
         return f"{done} of {total}" if run.status not in TERMINAL else str(done)
 
-    @admin.display(description="why it stopped", ordering="stall_code", empty_value="")
-    def why(self, run: Run) -> SafeString | None:
+    @admin.display(description="why it stopped", ordering="stall_code")
+    def why(self, run: Run) -> SafeString | str:
+        # Never None: a page, unlike a list, would show that word.
         if run.error_code:
             return _explained(run.error_code, run.error_message, run.error_remedy)
-        return _explained(run.stall_code, run.stall_reason, run.stall_remedy) if run.stall_code else None
+        return _explained(run.stall_code, run.stall_reason, run.stall_remedy) if run.stall_code else "-"
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Cancelling is for those who may change runs, although nobody edits one."""
@@ -111,6 +120,16 @@ def _items(column: str) -> Subquery:
     return Subquery(chunks.annotate(sum=Sum(column)).values("sum"))
 
 
+def run_link(run_id: int) -> SafeString:
+    """The run's page, for rows that know its number alone."""
+    return format_html('<a href="{}">{}</a>', reverse("admin:work_run_change", args=[run_id]), run_id)
+
+
+def phase_word(phase: int) -> str:
+    """What a person reads for the number that orders chunks; runs of one step have numbers of their own."""
+    return Phase(phase).name.lower() if phase in set(Phase) else "not begun" if not phase else str(phase)
+
+
 def _explained(code: str, reason: str, remedy: str) -> SafeString:
     return format_html("<strong>{}</strong>: {}<br><code>{}</code>", code, reason, remedy)
 
@@ -119,11 +138,11 @@ def _explained(code: str, reason: str, remedy: str) -> SafeString:
 class ChunkAdmin(ReadOnly, ChunkBase):
     list_display = (
         "id",
-        "run_id",
+        "of_run",
         "ordinal",
-        "phase",
+        "step",
         "kind",
-        "queue",
+        "served_by",
         "pool",
         "status",
         "attempts",
@@ -139,3 +158,16 @@ class ChunkAdmin(ReadOnly, ChunkBase):
     ordering = ("-id",)
     paginator = BoundedPaginator
     show_full_result_count = False
+
+    @admin.display(description="run", ordering="run_id")
+    def of_run(self, chunk: Chunk) -> SafeString:
+        return run_link(chunk.run_id)
+
+    @admin.display(description="queue", ordering="queue")
+    def served_by(self, chunk: Chunk) -> str:
+        """The name that a worker is started with; what the queue is for would fill four lines of each row."""
+        return chunk.queue
+
+    @admin.display(description="phase", ordering="phase")
+    def step(self, chunk: Chunk) -> str:
+        return phase_word(chunk.phase)

@@ -151,6 +151,7 @@ class _Driver:
         target = outage.through(self._target)
         if target is None:
             return False
+        outage.through(lambda: self._call_helpers(target))
         outage.through(lambda: self._report(target))
         held = outage.through(lambda: execute.claim(Queue.values, run_id=target))
         if held is None:
@@ -182,14 +183,18 @@ class _Driver:
         self.pause = min(self.pause * 1.5, LONGEST_PAUSE)
 
     def _report(self, target: int) -> None:
-        """Tells how far the run is, at most twice a second; also calls helpers when there is enough for them."""
+        """Tells how far the run is, at most twice a second; also calls helpers to what a long chunk has cut so far."""
         if monotonic() < self.next_progress or not (self.on_progress or self.helpers.wanted):
             return
         self.next_progress = monotonic() + PROGRESS_PAUSE
-        if self.helpers.wanted:
-            self.helpers.start(claimable=sql.claimable(target))
+        self._call_helpers(target)
         if self.on_progress and (now := progress(target)):
             self.on_progress(now)
+
+    def _call_helpers(self, target: int) -> None:
+        """When there is enough for them. Right after a plan they are worth most, so this waits for no pause to end."""
+        if self.helpers.wanted:
+            self.helpers.start(claimable=sql.claimable(target))
 
 
 def _load(run_id: int) -> Run:

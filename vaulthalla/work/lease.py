@@ -22,6 +22,8 @@ from vaulthalla.work.values import LeaseLost, RunCancelled
 T = TypeVar("T")
 # How often the main thread looks up from waiting for a helper thread.
 TICK_SECONDS = 1.0
+# Of a task, kept for what follows a wait.
+LAST_SECONDS = 60
 
 
 class _Shutdown:
@@ -140,11 +142,12 @@ class Lease:
     def commit(self, cursor: Any = KEEP, items_done: int = 0) -> Iterator[Checkpoint]:
         """One transaction under the lease: body, cursor, `items_done` more items, renewal; all or nothing.
 
-        Locks the own chunk first, so nobody can take it over half-way. Raises LeaseLost.
+        Locks the own chunk first, so nobody can take it over half-way, however long the body then waits: an import
+        holds a vault's index for its whole commit. Raises LeaseLost.
         """
         checkpoint = Checkpoint(cursor, items_done)
         with self.transaction():
-            if not sql.lock_chunk(self.chunk_id, self.token):
+            if not sql.lock_chunk(self.chunk_id, self.token, patience=settings.TASK_SECONDS - LAST_SECONDS):
                 raise self.lost()
             yield checkpoint
             self.flush()

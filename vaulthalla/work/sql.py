@@ -57,7 +57,8 @@ RETURNING run.cancel_requested
 
 # Holds the own chunk for a transaction: no row means that it belongs to somebody else. By primary key.
 LOCK_CHUNK = """
-SELECT id FROM work_chunk WHERE id = %(chunk)s AND lease_token = %(token)s FOR NO KEY UPDATE
+SELECT id, set_config('lock_timeout', %(patience)s, true)
+  FROM work_chunk WHERE id = %(chunk)s AND lease_token = %(token)s FOR NO KEY UPDATE
 """
 
 # Records progress and moves the lease, inside the transaction that holds the chunk. By primary key.
@@ -224,8 +225,9 @@ def renew(chunk_id: int, token: UUID, *, seconds: float) -> bool | None:
     return None if row is None else bool(row[0])
 
 
-def lock_chunk(chunk_id: int, token: UUID) -> bool:
-    return _row(LOCK_CHUNK, {"chunk": chunk_id, "token": token}) is not None
+def lock_chunk(chunk_id: int, token: UUID, *, patience: float) -> bool:
+    """Holds the chunk until the transaction ends, which waits so many seconds for any other lock."""
+    return _row(LOCK_CHUNK, {"chunk": chunk_id, "token": token, "patience": f"{int(patience)}s"}) is not None
 
 
 def checkpoint(chunk_id: int, token: UUID, *, moved: bool, cursor: Any, items: int, seconds: float) -> bool:

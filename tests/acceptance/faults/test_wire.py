@@ -70,6 +70,20 @@ def test_a_lost_race_is_an_observation(world: World, status: int, code: str) -> 
     world.ledger_is_exact()
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault(action="error", status=412), Fault(action="reset_after")], ids=lambda f: f.action
+)
+def test_a_second_look_comes_before_anything_is_sent_again(world: World, fault: Fault) -> None:
+    world.create()
+    world.write({"file": b"body"})
+    world.proxy.add(replace(fault, request_class="put", key="/file$"))
+    run = world.sync()
+    assert run["operations"]["upload"] + run["operations"]["converge"] == 1
+    # The one that was refused or whose answer was lost, another, and two that publish the manifest.
+    assert (run["requests"]["put"], run["requests"]["head"]) == (4, 1)
+    world.ledger_is_exact()
+
+
 def test_what_does_not_pass_is_reported_and_left_to_the_next_run(world: World) -> None:
     world.create()
     world.write(FILES)
@@ -87,6 +101,34 @@ def test_what_does_not_pass_is_reported_and_left_to_the_next_run(world: World) -
     world.proxy.heal()
     world.converges()
     world.ledger_is_exact()
+
+
+def test_a_key_that_the_store_contradicts_itself_about_is_named_and_costs_little(world: World) -> None:
+    world.create()
+    world.write({"good": b"fine", "never": b"refused each time"})
+    world.proxy.add(Fault(action="error", request_class="put", key="/never$", status=404, times=100))
+    run = world.sync(1)
+    assert [failure["path"] for failure in run["failures"]] == ["never"]
+    assert run["failures"][0]["reason"].startswith("store_contradicts_itself: ")
+    assert "provider" in run["error"]["remedy"]
+    assert world.objects() == {"good": b"fine"}
+    assert run["requests"]["head"] == 2
+    world.ledger_is_exact()
+    world.proxy.heal()
+    world.converges()
+
+
+def test_a_bucket_that_is_gone_is_what_the_run_says(world: World) -> None:
+    world.create()
+    world.write({"first": b"1"})
+    world.sync()
+    world.write({"second": b"2"})
+    world.proxy.add(Fault(action="error", status=404, code="NoSuchBucket", request_class="put", times=10_000))
+    run = world.sync(1)
+    assert run["error"]["code"] == "bucket_missing"
+    assert run["error"]["remedy"].startswith(f"vh vault info {world.name}")
+    world.proxy.heal()
+    world.converges()
 
 
 def test_a_store_that_is_away_stalls_the_run(world: World) -> None:

@@ -45,6 +45,7 @@ class World:
     server: S3Server
     proxy: Proxy
     bucket: str
+    key: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     address: str = ""
 
@@ -73,11 +74,12 @@ class World:
         return Answer(code=ended.returncode, json=_parsed(ended.stdout), stderr=ended.stderr)
 
     def create(self, *options: str) -> None:
-        """The key and the vault; counting begins afterwards."""
+        """The key, unless there is one, and the vault; counting begins afterwards."""
         self.root.mkdir(exist_ok=True)
         self.server.create_bucket(self.bucket)
-        key = f"key-{self.bucket}"
-        self.expect(0, "api-key", "create", key, "--provider", "other", "--endpoint", self.proxy.endpoint)
+        key = self.key or f"key-{self.bucket}"
+        if not self.key:
+            self.expect(0, "api-key", "create", key, "--provider", "other", "--endpoint", self.proxy.endpoint)
         where = ("--root", str(self.root), "--api-key", key, "--bucket", self.bucket)
         chosen = options if "--strategy" in options else ("--strategy", "sync", *options)
         self.expect(0, "vault", "create", self.name, "--s3", *where, *chosen)

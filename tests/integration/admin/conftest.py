@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from budgets.models import Delivery, Notification
 from indexing.models import IndexState
 from sync.models import Conflict, Direction, Operation, OperationStatus, Transfer
 from sync.start import first_chunks
@@ -60,7 +61,12 @@ def populate(vault: Vault) -> Run:
     Chunk.objects.filter(run=run).update(status="done", items_total=10, items_done=4)
     run.budget.filter(request_class="put").update(used=7)
     stall = {"stall_code": "budget_put", "stall_reason": "no PUT is left", "stall_remedy": "vh vault sync set <b>"}
-    Run.objects.filter(pk=run.pk).update(status=RunStatus.STALLED, **stall)
+    estimate = {
+        "requests": {"put": 3_012, **dict.fromkeys(("list", "head", "get", "copy", "delete", "downloaded_bytes"), 0)},
+        "bytes": {"up": 5 * 2**20, "down": 0},
+        "cost": {"amount": "0.01506", "currency": "USD", "catalog": "v1"},
+    }
+    Run.objects.filter(pk=run.pk).update(status=RunStatus.STALLED, result={"estimate": estimate}, **stall)
     Operation.objects.create(run=run, ordinal=1, path="a<b", action="upload", status=OperationStatus.FAILED, size=2048)
     open_conflict(vault, f"both-{run.pk}")
     Transfer.objects.create(
@@ -73,6 +79,16 @@ def populate(vault: Vault) -> Run:
         parts={"1": "e"},
     )
     IndexState.objects.get_or_create(vault=vault)
+    notification = Notification.objects.create(
+        topic="budget.sync_blocked",
+        severity="critical",
+        cause=f"run-{run.pk}",
+        title="<b> stopped",
+        text="no PUT is left",
+        vault_id=vault.pk,
+        vault_name=vault.name,
+    )
+    Delivery.objects.create(notification=notification, channel="webhook", error="answered 500")
     return run
 
 

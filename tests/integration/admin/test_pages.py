@@ -11,8 +11,12 @@ from django.db.models import CompositePrimaryKey
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from sync.start import first_chunks
 from tests.integration.admin.conftest import SECRET, make_vault, populate
 from vaulthalla.vaults.models import ApiKey, Vault
+from vaulthalla.work.engine import create_run
+from vaulthalla.work.models import Chunk, RunKind
+from vaulthalla.work.phases import Phase
 
 OWN = ("vaults", "work", "budgets", "indexing", "sync")
 LISTS = (
@@ -23,6 +27,8 @@ LISTS = (
     "work/chunk",
     "budgets/runbudget",
     "budgets/allotment",
+    "budgets/notification",
+    "budgets/delivery",
     "indexing/indexstate",
     "sync/operation",
     "sync/transfer",
@@ -95,9 +101,32 @@ def test_a_run_tells_why_it_stopped_what_it_spent_and_what_helps(operator: Clien
     assert f"/admin/sync/operation/?run__id__exact={run.pk}&amp;status__exact=failed" in page.replace(
         "&status", "&amp;status"
     )
+    assert ">3012<" in page
+    assert "5 MiB up, 0 B down" in page
+    assert "0.01506 USD" in page
+    assert ">over<" in page
     found = operator.get(f"/admin/sync/operation/?run__id__exact={run.pk}&status__exact=failed").content.decode()
     assert "a&lt;b" in found
     assert "2 KiB" in found
+
+
+def test_a_run_that_has_only_begun_is_told_in_words(operator: Client, vault: Vault) -> None:
+    run = create_run(vault, RunKind.SYNC, chunks=first_chunks(vault))
+    Chunk.objects.filter(run=run).update(phase=Phase.SCAN)
+    type(run).objects.update(phase=Phase.SCAN, result={})
+    page = operator.get(f"/admin/work/run/{run.pk}/change/").content.decode()
+    assert ">scan<" in page
+    assert ">None<" not in page
+    listed = operator.get("/admin/work/chunk/").content.decode()
+    assert "scan</td>" in listed
+    assert f'<a href="/admin/work/run/{run.pk}/change/">{run.pk}</a>' in listed
+    assert "finalise" not in listed.partition('id="changelist-filter"')[0]
+
+
+def test_the_pages_name_the_product(operator: Client) -> None:
+    page = operator.get("/admin/").content.decode()
+    assert "Vaulthalla" in page
+    assert "Django" not in page
 
 
 def test_who_may_only_look_sees_neither_secrets_nor_actions(client: Client, key: ApiKey, vault: Vault) -> None:

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from budgets.catalog import Listed, listed, seed, store
 from budgets.catalog_builtin import builtin
-from budgets.catalog_refresh import refresh
+from budgets.catalog_refresh import refresh, refresh_in_use
 from budgets.models import PriceList, PriceRate
 from budgets.pricing import Charge
 from tests.unit.budgets.test_catalog import USAGES, offer, read_offer
+from vaulthalla.vaults.models import ApiKey, Vault
 
 pytestmark = pytest.mark.django_db
 
@@ -94,8 +96,8 @@ def test_refresh(serve: Callable[[int, bytes], str]) -> None:
     assert refresh("aws-s3", REGION, host=host).result == "added"
     assert refresh("aws-s3", REGION, host=host).result == "unchanged"
     newer = offer({**USAGES, "Requests-Tier1": "0.000006"}, version="2")
-    assert refresh("aws-s3", REGION, host=serve(200, newer)).version == "2"
-    assert held().catalog.version == "2"
+    assert refresh("aws-s3", REGION, host=serve(200, newer)).version == "2-2"
+    assert held().catalog.version == "2-2"
     assert PriceList.objects.filter(region=REGION).count() == 2
 
 
@@ -104,7 +106,7 @@ def test_a_refresh_keeps_what_leaving_a_region_costs(serve: Callable[[int, bytes
     before = held(region="us-east-1").catalog.rate("STANDARD", Charge.EGRESS)
     assert refresh("aws-s3", "us-east-1", host=serve(200, content)).result == "added"
     after = held(region="us-east-1").catalog
-    assert after.version == "20261101000000"
+    assert after.version == "20261101000000-2"
     assert after.rate("STANDARD", Charge.EGRESS) == before is not None
 
 
@@ -128,6 +130,16 @@ def test_a_failed_refresh_keeps_the_old(serve: Callable[[int, bytes], str], stat
     assert why in came.text
     assert held().catalog == before.catalog
     assert held().age >= timedelta(days=1)
+
+
+def test_once_a_day_the_lists_in_use_are_read(serve: Callable[[int, bytes], str]) -> None:
+    host = serve(200, offer(USAGES))
+    assert refresh_in_use(host=host) == []
+    for name, provider, region in (("a", "aws", REGION), ("b", "aws", REGION), ("r", "cloudflare-r2", "auto")):
+        key = ApiKey.objects.create(name=name, provider=provider, region=region)
+        Vault.objects.create(name=name, kind="s3", root=f"/{name}", api_key=key, bucket=name, marker=uuid4())
+    assert [(came.region, came.result) for came in refresh_in_use(host=host)] == [(REGION, "added")]
+    assert not held().stale
 
 
 def test_providers_without_a_list_to_read() -> None:

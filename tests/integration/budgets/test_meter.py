@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection
 
-from budgets.access import budget_stall, lost, remaining, spent
+from budgets.access import billed, budget_stall, lost, remaining, spent
 from budgets.allotments import CHECK_LIMITS, limits_of, write_off
 from budgets.meter import ChunkMeter
-from budgets.models import Allotment, RunBudget
+from budgets.models import Allotment, DaySpend, RunBudget
 from budgets.share import Draw
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass, Requests
@@ -331,3 +331,53 @@ def test_a_stall_names_the_exact_command(
 def test_the_remedy_of_a_zero_limit_allows_something(start: Start, vault: Vault) -> None:
     SyncPolicy.objects.filter(vault=vault).update(budget_list=0)
     assert budget_stall(start().pk, RequestClass.LIST).remedy.endswith("--s3-budget-list 1")
+
+
+def billed_by(provider: Provider, vault: Vault) -> None:
+    assert vault.api_key is not None
+    vault.api_key.provider = provider
+    vault.api_key.save()
+
+
+def unbilled(run: Run) -> list[tuple[int, int]]:
+    return list(DaySpend.objects.filter(run_id=run.pk, request_class=GET.value).values_list("used", "unbilled"))
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "free"),
+    [
+        *((Provider.AWS, status, 0) for status in (200, 304, 401, 403, 404, 412)),
+        *((Provider.AWS, status, 1) for status in (500, 503)),
+        *((Provider.CLOUDFLARE_R2, status, 0) for status in (200, 404, 412, 503)),
+        *((Provider.CLOUDFLARE_R2, status, 1) for status in (401, 403)),
+        (Provider.MINIO, 503, 0),
+    ],
+)
+def test_what_is_not_billed_counts(start: Start, vault: Vault, provider: Provider, status: int, free: int) -> None:
+    billed_by(provider, vault)
+    run = start()
+    meter = ChunkMeter(lease := leased(run))
+    meter.draw(Requests({GET: 5}))
+    meter.attempt(GET)
+    meter.answered(GET, status)
+    meter.attempt(GET)
+    end(lease)
+    assert (row(run), unbilled(run)) == ((2, 0, 0), [(2, free)])
+    assert (spent(run.pk)[GET], billed(run.pk)[GET]) == (2, 2 - free)
+
+
+def test_an_answer_may_come_after_its_attempt_was_settled(start: Start, vault: Vault) -> None:
+    billed_by(Provider.AWS, vault)
+    run = start()
+    meter = ChunkMeter(lease := leased(run))
+    meter.draw(Requests({GET: 5}))
+    meter.attempt(GET)
+    with lease.commit():
+        meter.settle()
+    meter.answered(GET, 503)
+    with lease.commit():
+        meter.settle()
+        meter.settle()
+    assert unbilled(run) == [(1, 1)]
+    end(lease)
+    assert unbilled(run) == [(1, 1)]

@@ -20,11 +20,13 @@ from budgets.catalog import store
 from budgets.catalog_file import read_prices
 from budgets.ledger import entries, month_of, report
 from budgets.meter import ChunkMeter
-from budgets.models import DaySpend, LedgerEntry, OverrideStatus, PriceOverride, PricePolicy, RunBudget
+from budgets.models import DaySpend, LedgerEntry, OverrideStatus, PriceOverride, PricePolicy, Purse, RunBudget
+from budgets.notes import warnings
 from budgets.policies import disable, set_policy
 from budgets.price_policy import Scope
+from budgets.pricing import UNBILLED
 from budgets.share import Draw
-from vaulthalla.errors import Refused, Stall, StallCode
+from vaulthalla.errors import NotFound, Refused, Stall, StallCode
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import ApiKey, Provider, SyncPolicy, Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, Phase, claim, create_run, execute, handler, sweep
@@ -43,7 +45,8 @@ PRICES = b"""{"format": "vaulthalla-prices", "format_version": 1, "provider": "w
 
 
 @pytest.fixture
-def made(transactional_db: None) -> Made:
+def made(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.setitem(UNBILLED, "wasabi", (503,))
     store(read_prices(PRICES))
     key = ApiKey.objects.create(name="key", provider=Provider.WASABI, endpoint="https://w", secret="secret")
 
@@ -110,6 +113,26 @@ def test_a_plan_is_reserved_spent_and_the_rest_released(made: Made) -> None:
     assert {e["kind"] for e in entries(10)} == {"reserve", "settle", "release"}
 
 
+def test_what_was_not_billed_is_spent_again(made: Made) -> None:
+    """Of a limit that the plan uses up, to the last request."""
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.1"})
+    run = started(made())
+    plan(run, get=10)
+    meter = ChunkMeter(lease := leased(run))
+    assert meter.draw(Requests({GET: 10})) is Draw.DRAWN
+    for _ in range(10):
+        meter.attempt(GET)
+    assert meter.draw(Requests({GET: 1})) is Draw.EXHAUSTED
+    meter.answered(GET, 503)
+    assert meter.draw(Requests({GET: 2}), Requests({GET: 1})) is Draw.DRAWN
+    assert meter.available(GET) == 1
+    meter.attempt(GET)
+    assert meter.draw(Requests({GET: 1})) is Draw.EXHAUSTED
+    end(lease)
+    finish(run)
+    assert movements(run) == {"reserve": Decimal("0.11"), "settle": Decimal("-0.1"), "release": Decimal("-0.01")}
+
+
 def test_a_plan_over_the_limit_stalls_with_the_number_that_is_needed(made: Made) -> None:
     set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_daily": "1"})
     vault = made("my archive")
@@ -155,6 +178,50 @@ def test_milder_modes_never_block_but_the_ledger_tells(made: Made, mode: str) ->
     end(lease)
     finish(run)
     assert movements(run) == {"settle": -CENT}
+
+
+@pytest.mark.parametrize(("mode", "told"), [("warn", 1), ("report", 0)])
+def test_a_milder_policy_that_is_passed_is_noted_and_told_unless_it_only_reports(
+    made: Made, mode: str, told: int
+) -> None:
+    policy = set_policy(Scope.GLOBAL, None, {"mode": mode, "max_run": "0.05", "max_daily": "5"})
+    run = started(made())
+    plan(run, get=10)
+    noted = Purse.objects.get(run=run).notes
+    assert [(note["policy"], note["window"]) for note in noted] == [(policy.pk, "per_run")]
+    assert "would exceed per_run limit 0.05 USD of global policy" in noted[0]["text"]
+    assert len(warnings(run.pk)) == told
+
+
+def test_what_is_planned_twice_or_within_the_limits_is_not_noted_again(made: Made) -> None:
+    set_policy(Scope.GLOBAL, None, {"mode": "warn", "max_run": "0.05"})
+    run = started(made(budget_get=5))
+    plan(run, get=10)  # its request limit lets no more than five through
+    assert warnings(run.pk) == []
+    set_policy(Scope.GLOBAL, None, {"max_run": "0.04"})
+    plan(run, get=10)
+    plan(run, get=10)
+    assert len(warnings(run.pk)) == 1
+
+
+def test_a_run_without_a_plan_is_noted_by_what_it_spent(made: Made) -> None:
+    set_policy(Scope.GLOBAL, None, {"mode": "warn", "max_run": "0.05", "max_daily": "0.15", "max_monthly": "0.15"})
+    vault = made()
+    told = []
+    for _ in range(2):
+        meter = ChunkMeter(lease := leased(run := started(vault)))
+        meter.draw(Requests({GET: 10}))
+        for _ in range(10):
+            meter.attempt(GET)
+        end(lease)
+        finish(run)
+        told.append(warnings(run.pk))
+    assert [len(one) for one in told] == [1, 3]
+    assert told[1][0].startswith("the monthly limit 0.15 USD of global policy")
+    assert told[1][0].endswith("is passed: 0.20 spent")
+    # What spends nothing passes nothing.
+    finish(idle := started(vault))
+    assert warnings(idle.pk) == []
 
 
 def test_an_unknown_price_is_not_free(made: Made) -> None:
@@ -278,6 +345,61 @@ def test_an_override_is_spent_by_one_run_alone(made: Made) -> None:
         assert sorted(pool.map(attempt, [first, other])) == [False, True]
     asked.refresh_from_db()
     assert (asked.status, asked.used_by_run in (first.pk, other.pk)) == ("used", True)
+
+
+def test_a_run_without_a_plan_spends_an_override_where_it_is_blocked(made: Made) -> None:
+    policy = set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.10"})
+    vault = made()
+    asked = override(vault, policy)
+    overrides.decide(str(asked.pk), OverrideStatus.APPROVED, by="bob")
+    listing = create_run(vault, RunKind.RECONCILE, chunks=[NewChunk("work", Phase.TRANSFER, Queue.TRANSFER)] * 2)
+    meter = ChunkMeter(leased(listing))
+    assert meter.draw(Requests({GET: 100}), Requests({GET: 1})) is Draw.DRAWN
+    asked.refresh_from_db()
+    # The limit lets one through, and more must be asked for: that is not blocked yet.
+    assert (meter.available(GET), asked.status) == (1, OverrideStatus.APPROVED)
+    assert meter.draw(Requests({GET: 9})) is Draw.DRAWN
+    # Another chunk could go on with what this one gives back.
+    other = ChunkMeter(second := leased(listing))
+    assert other.draw(Requests({GET: 2})) is Draw.WAIT
+    asked.refresh_from_db()
+    assert asked.status == OverrideStatus.APPROVED
+    end(second)
+    for _ in range(10):
+        meter.attempt(GET)
+    assert meter.draw(Requests({GET: 5})) is Draw.DRAWN
+    asked.refresh_from_db()
+    assert (asked.status, asked.used_by_run) == ("used", listing.pk)
+    # It holds for the whole run, and is told of.
+    assert meter.draw(Requests({GET: 500})) is Draw.DRAWN
+    assert "allowed by an approved single-run override" in warnings(listing.pk)[0]
+    assert not Purse.objects.get(run=listing).refused_reason
+
+
+def test_a_run_without_a_plan_and_without_leave_is_stopped(made: Made) -> None:
+    policy = set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.10"})
+    vault = made()
+    override(vault, policy)  # nobody approved it
+    listing = create_run(vault, RunKind.RECONCILE, chunks=[NewChunk("work", Phase.TRANSFER, Queue.TRANSFER)])
+    meter = ChunkMeter(leased(listing))
+    assert meter.draw(Requests({GET: 11})) is Draw.EXHAUSTED
+    stall = budget_stall(listing.pk, GET)
+    assert (stall.code, stall.remedy) == ("price_budget", "vh pricing budget set-global --max-run 0.11")
+
+
+def test_what_was_refused_and_then_granted_is_no_reason_any_more(made: Made) -> None:
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.05"})
+    run = started(made(budget_get=5))
+    meter = ChunkMeter(leased(run))
+    assert meter.draw(Requests({PUT: 2})) is Draw.EXHAUSTED
+    assert meter.draw(Requests({GET: 5})) is Draw.DRAWN
+    assert budget_stall(run.pk, GET).code == "budget_get"
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 5000, "²", "", "-1", "1 "])
+def test_an_override_that_cannot_be_is_unknown(made: Made, number: str) -> None:
+    with pytest.raises(NotFound, match="There is no override"):
+        overrides.decide(number, OverrideStatus.APPROVED, by="bob")
 
 
 def test_an_override_covers_exactly_what_blocks(made: Made) -> None:

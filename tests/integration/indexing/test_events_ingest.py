@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing import merge
+from indexing import inputs, merge
 from indexing.events import apply as applying
 from indexing.events.records import Change, Effect
 from indexing.models import IndexState, RemoteObject, Source
@@ -276,6 +278,57 @@ def test_the_feed_makes_the_index_younger_only_where_it_follows_on(
     assert (code, error["error"]["code"]) == (2, "invalid_value")
 
 
+def odd(value: object, *where: str) -> str:
+    """Two events as JSON Lines, of which the second one has a value that no row can hold."""
+    event = record(2, "b")
+    inside = event
+    for name in where[:-1]:
+        inside = inside[name]
+    inside[where[-1]] = value
+    return json.dumps(record(1, "a")) + "\n" + json.dumps(event)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "text",
+    [
+        odd("e\0", "s3", "object", "eTag"),
+        odd("\0", "s3", "object", "versionId"),
+        odd("0A\0", "s3", "object", "sequencer"),
+        odd("\ud800", "s3", "object", "eTag"),
+        odd(2**63, "s3", "object", "size"),
+        odd(10**40, "s3", "object", "size"),
+        odd(-1, "s3", "object", "size"),
+        odd("0000-01-01T00:00:00Z", "eventTime"),
+        odd("0001-01-01T00:00:00+14:00", "eventTime"),
+        odd("9999-12-31T23:59:59-14:00", "eventTime"),
+        odd("10000-01-01T00:00:00Z", "eventTime"),
+    ],
+    ids=(f"value {number}" for number in range(11)),
+)
+def test_what_no_row_can_hold_is_refused_with_its_place(
+    vault: Vault, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(text)
+    exit_code, value, _ = vh(capsys, "photos", "--file", str(file), "--json")
+    assert (exit_code, value["error"]["code"]) == (2, "input_damaged")
+    assert "line 2" in value["error"]["message"]
+    assert not RemoteObject.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("key", ["a%00b", "a\0b", "%FF", "\ud800"])
+def test_keys_that_are_no_text_are_skipped_by_name(
+    vault: Vault, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(odd(key, "s3", "object", "key"))
+    exit_code, value, _ = vh(capsys, "photos", "--file", str(file), "--json")
+    assert exit_code in (0, 2)
+    assert (value["skipped"] if exit_code == 0 else value["error"]["code"]) in ({"key_not_text": 1}, "input_damaged")
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("text", "code", "said"),
@@ -295,6 +348,33 @@ def test_refused_files_change_nothing(
     assert said in value["error"]["message"]
     assert not RemoteObject.objects.exists()
     assert not Run.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress((json.dumps(record(1, "a")) + "\n").encode() * 9_999)[:-40], "the gzip stream ends too early"),
+        (gzip.compress(b"{}\n" * 2**20), "it unpacks more than 300-fold"),
+    ],
+    ids=["cut off", "a bomb"],
+)
+def test_gzip_that_is_none_changes_nothing(
+    vault: Vault,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    content: bytes,
+    said: str,
+) -> None:
+    monkeypatch.setattr(inputs, "BOMB_BYTES", 2**20)
+    file = tmp_path / "events.json.gz"
+    file.write_bytes(content)
+    exit_code, value, _ = vh(capsys, "photos", "--file", str(file), "--json")
+    assert (exit_code, value["error"]["code"]) == (2, "input_damaged")
+    assert re.search(rf"events.json.gz, after byte \d+ of its content: {said}", value["error"]["message"])
+    assert not RemoteObject.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from indexing import merge
+from indexing import sql as index_sql
 from indexing.events import apply as applying
 from indexing.events.records import Change, Effect
-from indexing.models import IndexState, RemoteObject, Source
+from indexing.inventory import runs, sql
+from indexing.models import IndexCount, IndexState, RemoteObject, Source
 from tests.support.deliveries import VERSIONS_SCHEMA, csv_bytes, deliver, row
 from vaulthalla import cli
 from vaulthalla.stores.base import ObjectInfo
@@ -103,6 +105,11 @@ def test_a_file_with_a_header(vault: Vault, vh: Vh) -> None:
     assert live(vault) == known(*ODD)
     state = IndexState.objects.get()
     assert (state.complete, state.source, state.snapshot_as_of) == (True, "inventory", AS_OF)
+    counted = IndexCount.objects.get()
+    assert (counted.revision, counted.classes) == (
+        state.revision,
+        {"STANDARD": {"objects": len(ODD), "bytes": 5 * len(ODD)}},
+    )
     found = RemoteObject.objects.first()
     assert found is not None
     assert (found.last_modified, found.storage_class) == (datetime(2026, 1, 1, tzinfo=UTC), "STANDARD")
@@ -114,6 +121,50 @@ def test_again_changes_nothing(vault: Vault, vh: Vh) -> None:
     said = vh.rows([row(key) for key in reversed(ODD)])
     assert (said["objects_indexed"], said["added"], said["changed"], said["removed"]) == (len(ODD), 0, 0, 0)
     assert list(RemoteObject.objects.order_by("key").values()) == before
+
+
+def odd_rows() -> list[list[str]]:
+    """More than a block of them, among them keys that sort by bytes only."""
+    keys = [*ODD, *(f"k{number:04}" for number in range(3 * runs.ROWS_A_DIGEST)), "\uffff", "\U0001f600"]
+    return [row(key, at=AS_OF - timedelta(microseconds=number * 1000)) for number, key in enumerate(keys)]
+
+
+def test_what_is_as_it_was_is_not_looked_at(vault: Vault, vh: Vh, monkeypatch: pytest.MonkeyPatch) -> None:
+    vh.rows(odd_rows())
+    RemoteObject.objects.filter(key="k0003").update(version_id="known from an event")
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr(sql.Comparison, "_suspect", lambda _, span: found.append(span))
+    assert vh.rows(odd_rows()[::-1])["objects_indexed"] == len(odd_rows())
+    assert found == []
+
+
+def test_single_differences_are_found(vault: Vault, vh: Vh) -> None:
+    vh.rows(odd_rows())
+    later = AS_OF + 72 * HOUR
+    changed = [[*cells[:4], "new", cells[5]] if cells[1] == "k0200" else cells for cells in odd_rows()]
+    RemoteObject.objects.filter(key="k0300").update(restore="active", restore_expires=AS_OF)
+    said = vh.rows([cells for cells in changed if cells[1] != "k0001"] + [row("zz"), row("!")], as_of=later)
+    assert [said[name] for name in ("added", "changed", "removed", "doubtful")] == [2, 1, 1, 0]
+    assert RemoteObject.objects.get(key="k0200").etag == "new"
+    assert RemoteObject.objects.get(key="k0300").restore == ""
+    assert RemoteObject.objects.get(key="k0001").tombstone
+
+
+def test_an_inventory_without_an_object(vault: Vault, vh: Vh) -> None:
+    vh.rows([row("a")])
+    said = vh.rows([], as_of=AS_OF + 72 * HOUR)
+    assert (said["objects_indexed"], said["removed"], live(vault)) == (0, 1, {})
+
+
+def test_comparing_uses_the_primary_key(vault: Vault, vh: Vh) -> None:
+    vh.rows([row(f"{number:06}") for number in range(20_000)])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE indexing_remoteobject")
+    plan = index_sql.explain_digests(vault.pk, [("004999", "005099"), ("005099", "005199")])
+    assert "Index Scan using indexing_remoteobject_pkey" in plan
+    (condition,) = [line for line in plan.splitlines() if "Index Cond" in line]
+    assert "key >" in condition
+    assert "key <=" in condition
 
 
 def test_columns_in_any_order_and_unknown_ones(vault: Vault, vh: Vh) -> None:
@@ -172,6 +223,14 @@ def test_a_part_moves_neither_age_nor_completeness(vault: Vault, vh: Vh) -> None
     assert IndexState.objects.get().snapshot_as_of == AS_OF
 
 
+def inserted() -> int:
+    """Row versions that the index's table holds, dead ones included."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_relation_size('indexing_remoteobject')")
+        (size,) = cursor.fetchone()
+    return int(size)
+
+
 class TestAbsence:
     def test_what_was_known_two_days_before_is_gone(self, vault: Vault, vh: Vh) -> None:
         see(vault, "old", AS_OF - 49 * HOUR)
@@ -192,6 +251,14 @@ class TestAbsence:
         assert vh.rows([row(key) for key in keys[10:]], as_of=later)["removed"] == 10
         assert vh.rows([row("k099")], "--replace", as_of=later + HOUR)["removed"] == 89
         assert live(vault) == known("k099")
+
+    def test_what_is_refused_was_never_written(self, vault: Vault, vh: Vh) -> None:
+        """Another bucket's keys lie near none of the index's: none of them is taken in before the guard has spoken."""
+        vh.rows([row(f"k{number:03}") for number in range(100)])
+        before = inserted()
+        others = [row(f"z{number:04}") for number in range(2_000)]
+        assert vh.rows(others, as_of=AS_OF + 24 * HOUR, code=2)["code"] == "removes_too_much"
+        assert inserted() == before
 
     def test_rows_nobody_could_read_may_be_any(self, vault: Vault, vh: Vh) -> None:
         vh.rows([row("a"), row("b")])

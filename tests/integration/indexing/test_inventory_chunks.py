@@ -5,22 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 
+from indexing import inputs
 from indexing.inventory import delivery, sql
-from indexing.inventory.importing import Source, drop_stale, start_import
+from indexing.inventory.importing import Source, drop_stale, merge_staged, start_import
 from indexing.inventory.loading import MOST_CHUNKS, load_chunks
 from indexing.models import IndexState, RemoteObject
+from tests.integration.indexing.staged import pieces_of
 from tests.support.deliveries import csv_bytes, deliver, row
 from vaulthalla import cli
 from vaulthalla.errors import Refused, VaulthallaError
 from vaulthalla.vaults.models import Vault
-from vaulthalla.work.engine import claim, drive, execute, request_cancel
+from vaulthalla.work.engine import claim, drive, execute, request_cancel, sweep
 from vaulthalla.work.models import Chunk, Queue, Run, RunStatus
 from vaulthalla.work.runs import failure_of
 
@@ -78,7 +81,7 @@ def test_a_chunk_that_lost_its_lease_leaves_no_row(vault: Vault, tmp_path: Path)
     lease = claim(Queue.values, run_id=run.pk)
     assert lease is not None
     dead = sql.stage(run.pk, lease.token)
-    sql.load(dead, ["zombie\te\tSTANDARD\t\t\t5\t\\N\n"])
+    sql.load(dead, pieces_of(row("zombie")))
     Chunk.objects.filter(pk=lease.chunk_id).update(status="pending", lease_token=None, lease_until=None)
     assert drive(run.pk).status == RunStatus.SUCCESS
     assert [found.key for found in RemoteObject.objects.all()] == ["a"]
@@ -124,6 +127,20 @@ def test_a_refused_import_leaves_nothing(vault: Vault, tmp_path: Path) -> None:
     assert not IndexState.objects.filter(complete=True).exists()
 
 
+def test_a_merge_that_nobody_heard_of_is_not_made_again(vault: Vault, tmp_path: Path) -> None:
+    run = started(vault, tmp_path, "a", "b")
+    work(run)
+    work(run)
+    lease = claim([Queue.INDEX], run_id=run.pk)
+    assert lease is not None
+    merge_staged(lease)
+    # Killed before the chunk had ended.
+    Chunk.objects.filter(pk=lease.chunk_id).update(lease_until=Now() - timedelta(seconds=1))
+    sweep()
+    ended = drive(run.pk)
+    assert (ended.status, ended.result["added"], ended.result["objects_indexed"]) == (RunStatus.SUCCESS, 2, 2)
+
+
 def test_rows_that_a_crash_of_the_database_took(vault: Vault, tmp_path: Path) -> None:
     run = started(vault, tmp_path, "a", "b")
     work(run)
@@ -145,7 +162,7 @@ def test_tables_of_runs_that_are_gone_are_swept(vault: Vault, tmp_path: Path) ->
 
 
 def test_a_decompression_bomb(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "BOMB_BYTES", 2**20)
+    monkeypatch.setattr(inputs, "BOMB_BYTES", 2**20)
     file = tmp_path / "bomb.csv.gz"
     header = b"bucket,key,size,etag\n"
     file.write_bytes(gzip.compress(header + b"bucket,aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,1,e\n" * 1_000_000))

@@ -139,6 +139,48 @@ def test_a_fresh_host_learns_everything_with_one_get_and_the_objects(vault: Vaul
     assert bucket.seen == before
 
 
+def test_a_host_that_knows_nothing_takes_rows_as_a_merge_would(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_state, "SHARD_ROWS", 20)
+    monkeypatch.setattr(manifest_state, "MOST_DELTA_PERCENT", 90)
+    sees(vault, *(info(f"{n:03}", etag=str(n), size=n) for n in range(100)), source=Source.HEAD)
+    listed(vault, 20)
+    published(vault)
+    # Deletes, doubt about content and about a delete, changes, and a rival that is too old to raise doubt.
+    sees(vault, *(info(f"{n:03}", 30, etag="new") for n in range(10, 30)), source=Source.HEAD)
+    sees(vault, *(info(f"{n:03}", 31, etag="rival") for n in range(20, 30)), source=Source.EVENT)
+    with transaction.atomic():
+        merge.observe_gone(vault.pk, [(f"{n:03}", at(30.5)) for n in range(15, 20)], source=Source.EVENT)
+        merge.observe_gone(vault.pk, [(f"{n:03}", at(40)) for n in range(40, 50)], source=Source.EVENT)
+    old = RemoteObject.objects.filter(vault=vault, key__startswith="02", doubtful=True).order_by("key")[0]
+    RemoteObject.objects.filter(vault=vault, key=old.key).update(rival_at=at(-60))
+    published(vault)
+    assert (len(root(vault, bucket).shards), len(root(vault, bucket).deltas)) == (5, 1)
+
+    def learned() -> list[dict[str, Any]]:
+        other = another_host(vault)
+        assert looked(other)[0].news is News.MERGED
+        counts_are_exact(other)
+        fields = ("object_count", "revision", "published_revision", "base_revision", "complete", "snapshot_as_of")
+        rows = list(RemoteObject.objects.filter(vault=other).order_by("key").values())
+        for row in rows:
+            del row["vault_id"]
+        return [*rows, *IndexState.objects.filter(vault=other).values(*fields)]
+
+    with monkeypatch.context() as patched:
+        patched.delattr(sql, "merge")
+        straight = learned()
+    monkeypatch.setattr(index_sql, "knows_nothing", lambda *_: False)
+    assert straight == learned()
+    assert {(row["tombstone"], row["doubtful"], row["etag"] == "") for row in straight[:-1]} == {
+        (False, False, False),
+        (True, False, True),
+        (False, True, False),
+        (False, True, True),
+    }
+
+
 def test_a_hundred_changes_of_many_are_two_objects(vault: Vault, bucket: MemoryBucket) -> None:
     sees(vault, *(info(f"{n:05}") for n in range(3_000)))
     listed(vault, 5)
@@ -395,13 +437,38 @@ def test_many_rows_are_cut_into_shards_by_key(
     listed(vault, 0)
     sees(vault, *(info(f"{n:04}", 5) for n in range(950)))
     published(vault)
-    sees(vault, info("0500", 10, etag="y"))
-    published(vault)
     found = root(vault, bucket)
     assert (len(found.shards), len(found.deltas), sum(shard.rows for shard in found.shards)) == (10, 0, 950)
+    assert bucket.seen == {RequestClass.PUT: 11}
     late = another_host(vault)
     assert looked(late)[1][RequestClass.GET] == 11
     assert known(late) == known(vault)
+    # A few changes are one delta; many are folded into shards by the publish after them.
+    for day, (rows, shape) in enumerate([(1, (10, 1)), (100, (10, 2)), (1, (11, 0))], 1):
+        sees(vault, *(info(f"{n:04}", 100 * day, etag=f"{day}") for n in range(rows)))
+        published(vault)
+        found = root(vault, bucket)
+        assert (len(found.shards), len(found.deltas)) == shape
+        looked(late)
+        assert known(late) == known(vault)
+    # Unless they are more than a shard holds: such a delta would be read as a whole, and written twice.
+    sees(vault, *(info(f"{n:04}", 1_000, etag="new") for n in range(101)))
+    published(vault)
+    found = root(vault, bucket)
+    assert ((len(found.shards), len(found.deltas)), found.object_count) == ((11, 0), 950)
+    looked(late)
+    assert known(late) == known(vault)
+
+
+def test_where_shards_are_too_dear_the_first_publish_is_a_delta(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_state, "SHARD_ROWS", 100)
+    listed(vault, 0)
+    sees(vault, *(info(f"{n:04}", 5) for n in range(950)))
+    assert published(vault, limits={"put": 5}).result["manifest"]["objects"] == 2
+    assert bucket.seen == {RequestClass.PUT: 2}
+    assert len(root(vault, bucket).deltas) == 1
 
 
 def test_a_budget_that_does_not_suffice_leaves_a_mark(vault: Vault, bucket: MemoryBucket) -> None:

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing import merge, sql
+from indexing import digests, merge, sql
 from indexing.models import IndexState, RemoteObject, Source
 from indexing.order import Known, join
 from vaulthalla.stores.base import ObjectInfo, Page
@@ -126,6 +126,49 @@ def test_a_page_adds_changes_and_removes(vault: Vault) -> None:
     # Unchanged rows are not written again.
     assert (rows(vault)["a"].revision, rows(vault)["a"].observed_at) == (1, at(0))
     counts_are_exact(vault)
+
+
+listed = st.builds(
+    lambda key, etag, size, storage_class, expires: info(
+        key, etag=etag, size=size, storage_class=storage_class, restore_expires=expires
+    ),
+    st.sampled_from(["a", "b", "é", "\U0001f600", "\uffff", "z"]),
+    st.sampled_from(["x", "y"]),
+    st.sampled_from([0, 2**40]),
+    st.sampled_from(["STANDARD", "GLACIER"]),
+    st.sampled_from([None, None, None, at(5)]),
+)
+several = st.lists(listed, unique_by=lambda one: one.key, max_size=4).map(
+    lambda found: sorted(found, key=lambda one: one.key.encode())
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(several, st.one_of(several, st.none()), st.sampled_from([("", None), ("a", None), ("m", None), ("", "b")]))
+def test_a_page_that_is_known_changes_nothing(
+    vault: Vault, before: list[ObjectInfo], found: list[ObjectInfo] | None, span: tuple[str, str | None]
+) -> None:
+    after, last = span
+    now = [one for one in (before if found is None else found) if after < one.key <= (last or digests.LAST)]
+    with transaction.atomic():
+        merge.observe_page(vault.pk, page(0, *before), after="", last=None, since=0)
+        kept = list(RemoteObject.objects.order_by("key").values())
+        (known,) = merge.as_known(vault.pk, [(after, last, page(60, *now))])
+        changes = merge.observe_page(vault.pk, page(60, *now), after=after, last=last, since=1)
+        unchanged = list(RemoteObject.objects.order_by("key").values()) == kept
+        if known:
+            assert unchanged
+            assert changes == sql.Changes()
+        elif now and not any(one.restore_expires for one in (*before, *now)):
+            assert not unchanged
+        transaction.set_rollback(True)
+
+
+def test_doubtful_rows_are_never_known(vault: Vault) -> None:
+    merge.observe(vault.pk, [info("a", 0, "x"), info("a", 1, "y")], source=Source.HEAD)
+    assert rows(vault)["a"].doubtful
+    assert merge.as_known(vault.pk, [("", None, page(60, info("a", 60, "y")))]) == [False]
+    assert merge.as_known(vault.pk, [("", None, page(60)), ("a", None, page(60, info("b", 60)))]) == [False, False]
 
 
 def test_a_page_removes_only_within_its_range_and_prefix(vault: Vault) -> None:

@@ -235,6 +235,7 @@ def test_a_store_that_is_away_is_a_stall(vault: Vault, bucket: MemoryBucket) -> 
     bucket.inject(Fault(operation="list_page", error=StoreUnavailable("no route")))
     run = listed(vault)
     assert (run.status, run.stall_code) == (RunStatus.STALLED, "store_unavailable")
+    assert run.stall_remedy.startswith(f"vh vault sync reconcile {vault.name}")
 
 
 def test_own_objects_and_keys_that_are_no_text_are_not_indexed(vault: Vault, bucket: MemoryBucket) -> None:
@@ -268,7 +269,7 @@ def test_a_first_sync_lists_within_its_budget(vault: Vault, bucket: MemoryBucket
         with pytest.raises(Stall) as stall:
             chunks_before_planning(vault, list_budget=budget)
         assert stall.value.code == "index_missing"
-        for way in ("sync inventory photos", "reconcile photos --allow-list-scan", "--s3-budget-list"):
+        for way in ("sync inventory photos", "vh vault sync reconcile photos", "--s3-budget-list"):
             assert way in stall.value.remedy
     fill(bucket, 5)
     listed(vault)

@@ -201,8 +201,9 @@ class TestRacy:
         assert not again.racy
         assert again.sha256 is None
         assert LocalDir.objects.get(vault=vault).digest is not None
-        # The base does not vouch for it until its content has been compared.
-        assert Base.objects.get(vault=vault).ctime_ns == -1
+        # The base, which says what it did, does not vouch for it until its content has been compared.
+        assert again.read_again
+        assert Base.objects.get(vault=vault).ctime_ns == found.ctime_ns
         before = row_versions()
         run_scan(vault)
         assert row_versions() == before

@@ -10,6 +10,7 @@ from django.apps import apps
 from django.core.management import call_command
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from budgets.models import Delivery, Notification
 from sync import cleanup, tasks, ticks
 from sync.models import Operation
 from vaulthalla.celery import app
@@ -72,7 +73,7 @@ class TestCleanUp:
     def test_old_chunks_and_operations_go_and_the_run_with_its_budget_stays(self, vault: Vault) -> None:
         run = finished(vault, at=LONG_AGO)
         removed = cleanup.clean_up(older_than=timedelta(days=1), seconds=60)
-        assert removed == cleanup.Removed(chunks=2, operations=1, finished=True)
+        assert removed == cleanup.Removed(chunks=2, operations=1, notifications=0, finished=True)
         assert Run.objects.get(pk=run.pk).budget.count() == 7
         assert not Chunk.objects.filter(run=run).exists()
 
@@ -100,12 +101,31 @@ class TestCleanUp:
         Run.objects.filter(pk=queued.pk).update(finished_at=LONG_AGO)
         assert cleanup.clean_up(older_than=timedelta(days=1), seconds=60).chunks == 1
 
+    def test_only_what_is_over_is_forgotten_of_what_was_told(self) -> None:
+        now = datetime.now(UTC)
+        for cause, resolved, seen in (
+            ("over for long", LONG_AGO, None),
+            ("over for long, and seen", LONG_AGO, LONG_AGO),
+            ("over", now, LONG_AGO),
+            ("silenced", None, LONG_AGO),
+            ("open", None, None),
+        ):
+            row = Notification.objects.create(
+                topic="t", severity="info", cause=cause, first_seen=LONG_AGO, resolved_at=resolved, acknowledged_at=seen
+            )
+            Delivery.objects.create(notification=row, channel="email")
+        removed = cleanup.clean_up(older_than=timedelta(days=1), seconds=60)
+        assert (removed.notifications, removed.finished) == (2, True)
+        assert set(Notification.objects.values_list("cause", flat=True)) == {"over", "silenced", "open"}
+        assert Delivery.objects.count() == 3
+
 
 class TestSeeding:
     def test_migrate_seeds_every_tick_with_an_expiry_and_a_task_that_exists(self) -> None:
         app.loader.import_default_modules()
         rows = {row.task: row for row in PeriodicTask.objects.select_related("interval")}
-        assert set(rows) == {"sync.due", "indexing.poll", "work.sweep", "sync.cleanup"} <= set(app.tasks)
+        names = {"sync.due", "indexing.poll", "work.sweep", "budgets.notify", "budgets.prices", "sync.cleanup"}
+        assert set(rows) == names <= set(app.tasks)
         for row in rows.values():
             assert row.interval is not None
             assert 0 < row.expire_seconds <= row.interval.schedule.run_every.total_seconds()

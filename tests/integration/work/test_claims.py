@@ -230,6 +230,14 @@ def test_a_process_that_must_end_finds_every_chunk_overdue(vault: Vault, handle:
     assert (run.status, run.chunks.get(kind="scan").cursor) == (RunStatus.PLANNING, "here")
 
 
+def nodes_of(root: dict[str, Any]) -> list[dict[str, Any]]:
+    """A node of a plan with all that is below it, flat."""
+    nodes = [root]
+    for node in nodes:
+        nodes.extend(node.get("Plans", []))
+    return nodes
+
+
 def plan_of(statement: str) -> list[dict[str, Any]]:
     """The nodes of a plan, flat."""
     values: dict[str, Any] = {
@@ -242,10 +250,7 @@ def plan_of(statement: str) -> list[dict[str, Any]]:
     }
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
-        nodes = [cursor.fetchone()[0][0]["Plan"]]
-    for node in nodes:
-        nodes.extend(node.get("Plans", []))
-    return nodes
+        return nodes_of(cursor.fetchone()[0][0]["Plan"])
 
 
 @pytest.mark.parametrize("statement", [sql.CLAIM_OF_ANY, sql.CLAIM_OF_RUN], ids=["any run", "one run"])
@@ -264,9 +269,12 @@ def test_a_claim_reads_one_row_of_its_index(vault: Vault, statement: str) -> Non
         """)
         cursor.execute("ANALYZE work_chunk")
     nodes = plan_of(statement)
-    [scan] = [node for node in nodes if node.get("Index Name") == "chunk_pending"]
+    assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] == "work_chunk"]
+    [choice] = [node for node in nodes if node.get("Parent Relationship") == "InitPlan"]
+    choosing = nodes_of(choice)
+    [scan] = [node for node in choosing if node.get("Index Name") == "chunk_pending"]
     assert (scan["Node Type"], scan["Actual Rows"]) == ("Index Scan", 1)
-    assert not [node for node in nodes if node["Node Type"] in ("Seq Scan", "Sort")]
+    assert not [node for node in choosing if node["Node Type"] == "Sort"], "the index gives the order"
 
 
 def test_the_database_refuses_a_running_chunk_without_lease(vault: Vault) -> None:

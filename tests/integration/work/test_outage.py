@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -11,7 +13,7 @@ from django.db import InterfaceError, OperationalError, connection
 from vaulthalla.vaults.models import Vault
 from vaulthalla.work import outage
 from vaulthalla.work.engine import Lease, NewChunk, Phase, create_run, drive
-from vaulthalla.work.models import Queue, Run, RunKind, RunStatus
+from vaulthalla.work.models import Chunk, Queue, Run, RunKind, RunStatus
 
 Handle = Callable[..., None]
 
@@ -86,3 +88,41 @@ def test_which_errors_are_waited_out(kind: type[Exception], state: str | None, a
     error = kind("x")
     error.__cause__ = State(state)
     assert (outage.is_outage(error), outage.is_contention(error)) == (away, contended)
+
+
+def test_a_commit_waits_for_whoever_holds_what_it_writes(vault: Vault, handle: Handle) -> None:
+    """An import holds a vault's index for minutes; what a chunk did meanwhile must not be lost for that."""
+    over = threading.Event()
+
+    def let_go_when_waited_for(holder: psycopg.Connection) -> None:
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '10 ms'"
+        with psycopg.connect(**connection.get_connection_params(), autocommit=True) as watcher:
+            while not (over.is_set() or watcher.execute(waiting).fetchall()):
+                pass
+        holder.rollback()
+
+    def scan(lease: Lease) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '1ms'")
+        with psycopg.connect(**connection.get_connection_params()) as holder, ThreadPoolExecutor() as pool:
+            holder.execute("SELECT FROM vaults_vault WHERE id = %s FOR UPDATE", [vault.pk])
+            released = pool.submit(let_go_when_waited_for, holder)
+            try:
+                with lease.commit(cursor="done"):
+                    Vault.objects.filter(pk=vault.pk).update(description="written")
+            finally:
+                over.set()
+            released.result()
+
+    handle("scan", scan)
+    run = drive(start(vault).pk)
+    assert (run.status, Chunk.objects.get(run=run, phase=Phase.SCAN).attempts) == (RunStatus.SUCCESS, 1)
+    vault.refresh_from_db()
+    assert vault.description == "written"
+
+
+def test_the_server_finds_out_that_a_client_is_gone(vault: Vault) -> None:
+    """What a killed worker was doing keeps its locks until then, so that nobody can take its chunk."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW client_connection_check_interval")
+        assert cursor.fetchone() == ("10s",)

@@ -36,12 +36,16 @@ USAGES = {
 
 
 def offer(usages: dict[str, str], **change: Any) -> bytes:
-    """A price list of eu-central-1 as Amazon writes it, of one product per usage type."""
+    """A price list of eu-central-1 as Amazon writes it, of one product per usage type and `@` operation."""
     products = {
         usage: {
             "sku": usage,
             "productFamily": "API Request",
-            "attributes": {"usagetype": f"EUC1-{usage.rstrip('!')}", "regionCode": "eu-central-1"},
+            "attributes": {
+                "usagetype": f"EUC1-{usage.partition('@')[0]}",
+                "operation": usage.partition("@")[2],
+                "regionCode": "eu-central-1",
+            },
         }
         for usage in usages
     }
@@ -85,6 +89,10 @@ def test_our_format() -> None:
         ({"rates": [{**EGRESS, "price": "0.123456789"}]}, "rates[0].price"),
         ({"rates": [{**EGRESS, "price": 0.5}]}, "$.rates[0].price"),
         ({"rates": [EGRESS, {**EGRESS, "unit": "1000_requests"}]}, "rates[1].unit"),
+        ({"rates": [{**EGRESS, "unit": "gb_month"}]}, "rates[0].unit"),
+        ({"rates": [{**EGRESS, "operation": "storage"}]}, "rates[0].unit"),
+        ({"rates": [{**EGRESS, "operation": "storage", "unit": "1000_requests"}]}, "rates[0].unit"),
+        ({"rates": [{**EGRESS, "operation": "put", "unit": "gib_month"}]}, "rates[0].unit"),
         ({"rates": [{**EGRESS, "unit": "box"}]}, "$.rates[0].unit"),
         ({"rates": [{**EGRESS, "operation": "stat"}]}, "$.rates[0].operation"),
         ({"rates": [{**EGRESS, "storage_class": ""}]}, "rates[0].storage_class"),
@@ -112,22 +120,45 @@ def test_amazons_list() -> None:
     assert is_offer(content)
     assert not is_offer(json.dumps(LIST).encode())
     catalog = read_offer(content, egress=lambda region: (Unit.GIB, Decimal("0.09"))).catalog
-    assert (catalog.provider, catalog.region, catalog.version) == ("aws-s3", "eu-central-1", "20261101000000")
+    assert (catalog.provider, catalog.region, catalog.version) == ("aws-s3", "eu-central-1", "20261101000000-2")
     assert priced(catalog, "STANDARD", Charge.PUT) == Decimal("0.0054")
     assert priced(catalog, "STANDARD_IA", Charge.GET) == Decimal("0.001")
     assert priced(catalog, "STANDARD_IA", Charge.LIST) == Decimal("0.0054")
     assert priced(catalog, "STANDARD_IA", Charge.RETRIEVAL) == Decimal("0.01")
     assert priced(catalog, "STANDARD_IA", Charge.DELETE) == 0
+    assert priced(catalog, "STANDARD", Charge.STORAGE) == Decimal("0.0245")
+    assert priced(catalog, "STANDARD_IA", Charge.STORAGE) is None
     assert priced(catalog, "STANDARD", Charge.EGRESS) == Decimal("0.09")
     # What the list lacks is unknown.
     assert priced(catalog, "GLACIER_IR", Charge.PUT) is None
     assert priced(read_offer(content).catalog, "STANDARD", Charge.EGRESS) is None
 
 
-def test_one_usage_with_two_prices_is_unknown() -> None:
-    catalog = read_offer(offer({**USAGES, "Requests-SIA-Tier1!": "0.00002"})).catalog
-    assert priced(catalog, "STANDARD_IA", Charge.PUT) is None
-    assert priced(catalog, "STANDARD_IA", Charge.GET) == Decimal("0.001")
+@pytest.mark.parametrize(
+    ("others", "price"),
+    [
+        ({}, "0.01"),
+        # The same price under several operations is one price.
+        ({"Requests-SIA-Tier1@Restore": "0.00001"}, "0.01"),
+        # What names no operation is meant for all that are not named.
+        ({"Requests-SIA-Tier1@Restore": "0.00002"}, "0.01"),
+    ],
+)
+def test_a_usage_with_operations(others: dict[str, str], price: str) -> None:
+    catalog = read_offer(offer({**USAGES, **others})).catalog
+    assert priced(catalog, "STANDARD_IA", Charge.PUT) == Decimal(price)
+
+
+def test_of_a_usage_that_only_operations_tell_a_put_counts() -> None:
+    only = {"Requests-GLACIER-Tier1@PutObject": "0.00003", "Requests-GLACIER-Tier1@S3-Transition": "0.00005"}
+    assert priced(read_offer(offer({**USAGES, **only})).catalog, "GLACIER", Charge.PUT) == Decimal("0.03")
+    unclear = {"Requests-GLACIER-Tier1@A": "0.00003", "Requests-GLACIER-Tier1@B": "0.00005"}
+    assert priced(read_offer(offer({**USAGES, **unclear})).catalog, "GLACIER", Charge.PUT) is None
+
+
+def test_storage_of_other_products_is_another() -> None:
+    catalog = read_offer(offer({**USAGES, "Tables-TimedStorage-ByteHrs": "9"})).catalog
+    assert priced(catalog, "STANDARD", Charge.STORAGE) == Decimal("0.0245")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from budgets import price_policy
+from budgets.catalog_builtin import builtin
 from budgets.price_policy import Decision, Issue, Mode, Policy, Quote, Scope, Window, evaluate
+from budgets.pricing import Catalog, Usage, price
+from vaulthalla.requests import RequestClass as R
 
 POLICY = Policy(id=1, scope=Scope.GLOBAL, mode=Mode.ENFORCE, max_daily=Decimal("1.00"), max_catalog_age=100)
 QUOTE = Quote(amount=Decimal("0.40"), currency="USD", age=100)
@@ -63,6 +66,55 @@ def test_what_cannot_be_judged_blocks_under_enforce_alone(quote: Quote, policy: 
         assert (milder.result, milder.checks == ()) == (("warn", True) if issue else ("pass", False))
 
 
+AWS, R2, MINIO = (
+    next(prices.catalog for prices in builtin() if prices.catalog.provider == name)
+    for name in ("aws-s3", "cloudflare-r2", "minio")
+)
+# The list that comes while a run is under way: ten times as dear.
+NEW = replace(AWS, version="new", rates=tuple(replace(rate, price=rate.price * 10) for rate in AWS.rates))
+PUTS = Usage(storage_class="STANDARD", requests={R.PUT: 1000})  # 0.005 USD
+NOTHING = replace(POLICY, max_daily=Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("catalog", "usage", "policy", "result"),
+    [
+        (AWS, PUTS, replace(POLICY, max_daily=Decimal("0.005")), "pass"),
+        (AWS, PUTS, replace(POLICY, max_daily=Decimal("0.00499999")), "fail"),
+        # What costs nothing fits where nothing may be spent.
+        (AWS, replace(PUTS, requests={R.DELETE: 10**9}), NOTHING, "pass"),
+        (R2, replace(PUTS, requests={R.DELETE: 1, R.DOWNLOAD_BYTES: 10**15}), NOTHING, "pass"),
+        (MINIO, replace(PUTS, storage_class="ANYTHING"), NOTHING, "pass"),
+        (AWS, replace(PUTS, requests={R.PUT: 1, R.DELETE: 1}), NOTHING, "fail"),
+        # A class that is not listed is unknown, unless nothing of it is asked, or only what costs the same in all.
+        (AWS, replace(PUTS, storage_class="UNHEARD_OF"), POLICY, Issue.UNKNOWN),
+        (AWS, replace(PUTS, storage_class="UNHEARD_OF", requests={R.PUT: 0}), POLICY, "pass"),
+        (AWS, replace(PUTS, storage_class="UNHEARD_OF", requests={R.LIST: 1, R.DELETE: 1}), POLICY, "pass"),
+        # However small the unknown part, however large the limit.
+        (
+            AWS,
+            replace(PUTS, storage_class="UNHEARD_OF", requests={R.GET: 1}),
+            replace(POLICY, max_daily=None),
+            Issue.UNKNOWN,
+        ),
+        (replace(AWS, currency="EUR"), PUTS, POLICY, Issue.CURRENCY),
+        (replace(AWS, currency="EUR"), PUTS, replace(POLICY, currency="EUR"), "pass"),
+        # Free is free in any currency, but nobody says so of a list that is in another one.
+        (replace(AWS, currency="EUR"), replace(PUTS, requests={R.DELETE: 1}), POLICY, Issue.CURRENCY),
+        # Which list is asked makes the verdict: that a run keeps the one it began with is not decided here.
+        (AWS, PUTS, replace(POLICY, max_daily=Decimal("0.01")), "pass"),
+        (NEW, PUTS, replace(POLICY, max_daily=Decimal("0.01")), "fail"),
+    ],
+)
+def test_from_a_price_list_to_a_verdict(catalog: Catalog, usage: Usage, policy: Policy, result: str) -> None:
+    found = price(catalog, [usage])
+    decision = judged(policy, Quote(amount=found.amount, currency=catalog.currency, unknowns=found.unknowns, age=0))
+    issues = [issue for _, issue in decision.issues]
+    assert (issues[0] if issues else decision.result) == result
+    assert decision.unknowns == found.unknowns
+    assert decision.allowed is (result == "pass")
+
+
 def test_nothing_is_asked_of_a_free_price_and_zero_may_be_the_limit() -> None:
     free = replace(QUOTE, amount=Decimal(0))
     assert judged(replace(POLICY, max_daily=Decimal(0)), free).result == "pass"
@@ -107,7 +159,21 @@ def test_the_limit_that_would_do_is_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["amounts", "ledger", "overrides", "policies", "price_policy", "pricing", "reserve", "models", "sql"]
+    "name",
+    [
+        "amounts",
+        "bill_compare",
+        "bill_read",
+        "class_use",
+        "ledger",
+        "models",
+        "overrides",
+        "policies",
+        "price_policy",
+        "pricing",
+        "reserve",
+        "sql",
+    ],
 )
 def test_no_float_takes_part_in_money(name: str) -> None:
     source = Path(price_policy.__file__).with_name(f"{name}.py").read_text()

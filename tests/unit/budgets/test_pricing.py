@@ -10,12 +10,26 @@ import pytest
 
 from budgets import pricing
 from budgets.catalog_builtin import builtin
-from budgets.pricing import Catalog, Charge, Price, Rate, Unit, Usage, money, month_price, per_month, price
+from budgets.pricing import (
+    MINIMUMS,
+    Catalog,
+    Charge,
+    Price,
+    Rate,
+    Unit,
+    Usage,
+    is_billed,
+    money,
+    month_price,
+    per_month,
+    price,
+)
 from vaulthalla.requests import RequestClass as R
 
 CATALOGS = {prices.catalog.provider: prices.catalog for prices in builtin()}
 AWS, R2, MINIO = CATALOGS["aws-s3"], CATALOGS["cloudflare-r2"], CATALOGS["minio"]
 GIB = 2**30
+DAY = 86_400
 
 
 def use(storage_class: str = "STANDARD", **requests: int) -> Usage:
@@ -73,6 +87,9 @@ def test_worked_examples(catalog: Catalog, usages: list[Usage], amount: str) -> 
         ([use(put=400_000), use(list=300_000), use(copy=300_000)], "4.5"),
         ([use(get=9_999_999, head=1)], "3.6"),
         ([use(put=1), use("STANDARD_IA", put=1)], "13.5"),
+        # A LIST is of no class, and costs what it costs in Standard.
+        ([use("STANDARD_IA", list=1, put=1)], "13.5"),
+        ([use("STANDARD_IA", list=1), use(put=999_999)], "4.5"),
         ([use("STANDARD_IA", downloaded_bytes=1)], "0.01"),
         ([use(delete=5_000_000)], "0"),
         ([], "0"),
@@ -80,6 +97,92 @@ def test_worked_examples(catalog: Catalog, usages: list[Usage], amount: str) -> 
 )
 def test_r2_rounds_the_month_up(usages: list[Usage], amount: str) -> None:
     assert month_price(R2, usages).amount == Decimal(amount)
+
+
+@pytest.mark.parametrize(
+    ("usages", "amount"),
+    [
+        # "Standard storage example": 1,000 writes and a million reads of 1 GB each cost nothing but storage.
+        ([use(put=1000, get=1_000_000, downloaded_bytes=10**15)], "0"),
+        # "Asset hosting": 100,000 writes, 10 M reads a day for thirty days.
+        ([use(put=100_000, get=300_000_000)], "104.40"),
+        # "Infrequent access example": no free tier there. A day's storage and more is in the test of minimums.
+        ([use("STANDARD_IA", put=1000, get=1_000_000, delete=1000, downloaded_bytes=10**12)], "19.90"),
+        ([use(put=1_000_000, get=10_000_000)], "0"),
+        ([use(put=1_000_001)], "4.5"),
+        ([use(list=500_000, put=500_000, copy=1)], "4.5"),
+        ([use(get=9_000_000, head=1_000_001)], "0.36"),
+        ([use(put=1), use("STANDARD_IA", put=1)], "9"),
+    ],
+)
+def test_r2_gives_away_standard_requests(usages: list[Usage], amount: str) -> None:
+    assert month_price(R2, usages, free_tier=True).amount == Decimal(amount)
+
+
+def test_only_r2_has_a_free_tier() -> None:
+    assert month_price(AWS, [use(put=1000)], free_tier=True) == price(AWS, [use(put=1000)])
+
+
+def ended(catalog: Catalog, storage_class: str, size: int, *, days: int | Decimal, number: int = 1) -> Decimal | None:
+    minimum = MINIMUMS.get((catalog.provider, storage_class))
+    left = number * minimum.cut_short(size, int(days * DAY)) if minimum else 0
+    return price(catalog, [Usage(storage_class=storage_class, requests={}, cut_short={R.DELETE: left})]).amount
+
+
+@pytest.mark.parametrize(
+    ("catalog", "storage_class", "size", "days", "amount"),
+    [
+        (AWS, "STANDARD", GIB, 0, "0"),
+        # The rest of a month, in proportion.
+        (AWS, "STANDARD_IA", GIB, 0, "0.0125"),
+        (AWS, "STANDARD_IA", GIB, 10, "0.00833333"),
+        (AWS, "STANDARD_IA", GIB, 30, "0"),
+        (AWS, "STANDARD_IA", GIB, 4000, "0"),
+        (AWS, "ONEZONE_IA", GIB, 15, "0.005"),
+        (AWS, "GLACIER_IR", GIB, 0, "0.012"),
+        # One of three months is over.
+        (AWS, "GLACIER", GIB, 30, "0.0072"),
+        (AWS, "DEEP_ARCHIVE", 1024 * GIB, 0, "6.082560"),
+        # A small object is billed as 128 KB, and no more in the archives and in R2.
+        (AWS, "STANDARD_IA", 1, 0, "0.00000153"),
+        (AWS, "STANDARD_IA", 128 * 1024, 0, "0.00000153"),
+        (AWS, "STANDARD_IA", 256 * 1024, 0, "0.00000305"),
+        (AWS, "GLACIER", 1024, 0, "0.00000001"),
+        (R2, "STANDARD_IA", 1024, 0, "0.00000001"),
+        (R2, "STANDARD", 10**12, 0, "0"),
+        # A clock that is behind the store's does not make a minimum longer.
+        (AWS, "STANDARD_IA", GIB, -3, "0.0125"),
+    ],
+)
+def test_minimum_sizes_and_durations(catalog: Catalog, storage_class: str, size: int, days: int, amount: str) -> None:
+    assert ended(catalog, storage_class, size, days=days) == Decimal(amount).quantize(Decimal("0.00000001"))
+
+
+def test_r2_bills_a_month_of_what_was_stored_for_five_days() -> None:
+    """The whole of its "infrequent access example": 1,000 objects of 1 GB."""
+    storage = R2.rate("STANDARD_IA", Charge.STORAGE)
+    assert storage is not None
+    stored = storage.of(1000 * 10**9 * 5 * DAY)
+    rest = ended(R2, "STANDARD_IA", 10**9, days=5, number=1000)
+    requests = month_price(R2, [use("STANDARD_IA", put=1000, get=1_000_000, downloaded_bytes=10**12)]).amount
+    assert rest is not None
+    assert requests is not None
+    assert (stored + rest + requests).quantize(Decimal("0.01")) == Decimal("29.90")
+
+
+def test_storage_without_a_price_is_unknown() -> None:
+    bare = dataclasses.replace(AWS, rates=tuple(rate for rate in AWS.rates if rate.charge is not Charge.STORAGE))
+    found = price(bare, [Usage(storage_class="GLACIER", requests={}, cut_short={R.DELETE: 1})])
+    assert found == Price(amount=None, unknowns=("aws-s3/us-east-1: storage of GLACIER",))
+
+
+@pytest.mark.parametrize(
+    ("provider", "free"),
+    [("aws-s3", {500, 502, 503, 504}), ("cloudflare-r2", {401, 403}), ("wasabi", set()), ("", set())],
+)
+def test_what_answers_are_not_billed(provider: str, free: set[int]) -> None:
+    statuses = (200, 206, 304, 400, 401, 403, 404, 412, 416, 500, 502, 503, 504)
+    assert {status for status in statuses if not is_billed(provider, status)} == free
 
 
 def test_other_providers_bill_what_was_used() -> None:

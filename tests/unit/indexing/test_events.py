@@ -113,6 +113,23 @@ def test_families(name: str, extra: dict[str, Any], effect: Effect, skip: Skip |
     assert (change.effect, change.skip) == (effect, skip)
 
 
+@pytest.mark.parametrize(
+    ("version", "effect"),
+    [
+        ("2.0", Effect.CREATED),
+        ("2.99", Effect.CREATED),
+        (2.1, Effect.CREATED),
+        ("3.0", Effect.DOUBT),
+        ("", Effect.DOUBT),
+    ],
+)
+def test_of_another_major_version_only_the_key_is_believed(version: object, effect: Effect) -> None:
+    (change,) = read(json.dumps({**record("ObjectCreated:Put"), "eventVersion": version}))
+    assert (change.effect, change.skip) == (effect, None)
+    (change,) = read(json.dumps({**record("ObjectTagging:Put"), "eventVersion": version}))
+    assert (change.effect, change.skip) == (Effect.NOTHING, Skip.NO_CHANGE)
+
+
 def test_storage_changes_tell_the_class_and_the_restore() -> None:
     data = {"lifecycleEventData": {"transitionEventData": {"destinationStorageClass": "GLACIER"}}}
     assert read(json.dumps(record("LifecycleTransition", **data)))[0].storage_class == "GLACIER"
@@ -212,6 +229,12 @@ def test_contiguity(
 LINE = json.dumps(record()).encode()
 
 
+def test_the_shortest_events_are_not_too_many_objects() -> None:
+    place = {"bucket": {"name": "b"}, "object": {"key": "k"}}
+    short = json.dumps({"eventName": "ObjectCreated:Put", "eventTime": "2026-11-20T10:00:00Z", "s3": place}).encode()
+    assert len(read(b"[" + b",".join([short] * 20_000) + b"]")) == 20_000
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -219,9 +242,12 @@ LINE = json.dumps(record()).encode()
         (b"\n" * (MOST_BLANK_LINES + 2), f"line {MOST_BLANK_LINES + 1}: blanks"),
         (LINE + b"\n" * (MOST_BLANK_LINES + 3), "blanks without an end"),
         (b" " * LONGEST_LINE + b"{}", "line 1: blanks"),
-        (b'{"Message":' * 100_000, "nested too deep|JSON|truncated"),
+        (b'{"Message":' * 90_000, "nested too deep|JSON|truncated"),
+        (b"[" + b"{}," * 2**22 + b"{}]", "next to nothing"),
+        (LINE + b"\n[" + b"{}," * 2**20 + b"{}]", "line 2: objects with next to nothing"),
+        (json.dumps({"body": "[" + "{}," * 2**20 + "{}]"}).encode(), "next to nothing"),
     ],
-    ids=["not UTF-8", "blank lines", "blank lines at the end", "a blank line", "deep"],
+    ids=["not UTF-8", "blank lines", "blank lines at the end", "a blank line", "deep", "empty", "empty line", "inside"],
 )  # fmt: skip
 def test_what_only_keeps_us_busy_is_told_too(text: bytes, said: str) -> None:
     with pytest.raises(Damaged, match=said):

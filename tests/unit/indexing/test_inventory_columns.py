@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexing.inventory import columns
-from indexing.inventory.rows import Csv, Scope, Tally
+from indexing.inventory.csvs import Csv
+from indexing.inventory.rows import Scope, Tally
 from indexing.inventory.schema import schema_of, split
 from tests.support.deliveries import SCHEMA, VERSIONS_SCHEMA, columns_bytes, csv_bytes, row, table_bytes
 from vaulthalla.errors import Refused
 
 FORMS = ("Parquet", "ORC")
+STREAM = "ORC, as a stream"
 BUCKET = Scope(bucket="bucket")
 
 
-def read(raw: bytes, folder: Path, scope: Scope = BUCKET, names: list[str] | None = None) -> tuple[list[str], Tally]:
+def read(
+    raw: bytes, folder: Path, scope: Scope = BUCKET, names: list[str] | None = None
+) -> tuple[list[tuple[Any, ...]], Tally]:
     file, tally = folder / "f", Tally()
     file.write_bytes(raw)
     with columns.opened(file, "f") as groups:
         source = columns.Columnar(groups=groups, scope=scope, tally=tally, names=names)
-        return b"".join(source.blocks()).decode().splitlines(), tally
+        return rows_of(source.tables()), tally
 
 
-def canonical(lines: list[str]) -> list[list[str]]:
-    """Lines without regard to their order, and to how a time is spelled."""
-    cells = [line.split("\t") for line in lines]
-    return sorted([*line[:-1], line[-1] if line[-1] == r"\N" else str(moment(line[-1]))] for line in cells)
-
-
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def rows_of(tables: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """In no order."""
+    found: list[tuple[Any, ...]] = []
+    for table in tables:
+        found += zip(*[table[name].to_pylist() for name in table.column_names], strict=True)
+    return sorted(found, key=str)
 
 
 KEYS = [
@@ -73,17 +75,24 @@ cells = st.tuples(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(cells, max_size=8), st.sampled_from(["", "p/"]), st.sampled_from(["", "q/"]), st.sampled_from(FORMS))
+@given(
+    st.lists(cells, max_size=8),
+    st.sampled_from(["", "p/"]),
+    st.sampled_from(["", "q/"]),
+    st.sampled_from([*FORMS, STREAM]),
+)
 def test_what_columns_say_is_what_their_csv_says(
     tmp_path: Path, rows: list[tuple[str, ...]], prefix: str, part: str, form: str
 ) -> None:
     scope = Scope(bucket="bucket", prefix=prefix, part=part)
     encoded = [[bucket, row(key)[1], *rest] for bucket, key, *rest in rows]
-    lines, counted = read(columns_bytes(encoded, VERSIONS_SCHEMA, form), tmp_path, scope)
+    with pytest.MonkeyPatch.context() as patch:
+        if form == STREAM:
+            patch.setattr(columns, "ROWS_A_STRIPE", 0)
+        found, counted = read(columns_bytes(encoded, VERSIONS_SCHEMA, form.partition(",")[0]), tmp_path, scope)
     expected = Tally()
     source = Csv(name="f", scope=scope, tally=expected, schema=schema_of(split(VERSIONS_SCHEMA), origin="here"))
-    text = "".join(source.blocks(io.StringIO(csv_bytes(encoded).decode(), newline="")))
-    assert canonical(lines) == canonical(text.splitlines())
+    assert found == rows_of(source.tables(iter([csv_bytes(encoded)])))
     assert (counted.rows, counted.skipped, counted.bad) == (expected.rows, expected.skipped, expected.bad)
 
 
@@ -116,10 +125,9 @@ TIME = datetime(2026, 1, 1, 12, tzinfo=UTC)
     ],
 )
 def test_physical_types(tmp_path: Path, changes: dict[str, Any]) -> None:
-    lines, tally = read(table_bytes(table(**changes), "Parquet"), tmp_path)
-    (found,) = [line.split("\t") for line in lines]
-    assert found[:6] == ["a", "e", "GLACIER", "", "", "5"]
-    assert moment(found[6]) == (TIME if "last_modified_date" in changes else TIME.replace(hour=0))
+    (found,), tally = read(table_bytes(table(**changes), "Parquet"), tmp_path)
+    assert found[:6] == ("a", "e", "GLACIER", "", "", 5)
+    assert found[6] == (TIME if "last_modified_date" in changes else TIME.replace(hour=0))
     assert not tally.bad
 
 
@@ -152,8 +160,8 @@ def test_other_types_are_refused_by_name(tmp_path: Path, changes: dict[str, Any]
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-    lines, tally = read(table_bytes(table(**changes), "Parquet"), tmp_path)
-    assert (lines, tally.rows, tally.first_bad) == ([], 1, [f"f, row group 1, row 1: {reason}"])
+    found, tally = read(table_bytes(table(**changes), "Parquet"), tmp_path)
+    assert (found, tally.rows, tally.first_bad) == ([], 1, [f"f, row group 1, row 1: {reason}"])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -177,15 +185,26 @@ def test_row_groups_by_themselves(tmp_path: Path) -> None:
     with columns.opened(tmp_path / "f", "f") as groups:
         assert list(groups.rows) == [4, 4, 2]
         source = columns.Columnar(groups=groups, scope=BUCKET, tally=Tally())
-        parts = [b"".join(source.blocks(first, last)).count(b"\n") for first, last in ((0, 1), (1, 2), (2, None))]
+        parts = [len(rows_of(source.tables(first, last))) for first, last in ((0, 1), (1, 2), (2, None))]
     assert parts == [4, 4, 2]
+
+
+def test_a_large_stripe_is_never_held_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = columns_bytes([row(f"k{number}") for number in range(10)], SCHEMA, "ORC")
+    whole = read(raw, tmp_path)[0]
+    monkeypatch.setattr(columns, "ROWS_A_STRIPE", 9)
+    monkeypatch.setattr(columns, "BATCH", 4)
+    with columns.opened(tmp_path / "f", "f") as groups:
+        assert list(groups.rows) == [10]
+        assert [batch.num_rows for batch in groups.read(0, ["key"])] == [4, 4, 2]
+    assert read(raw, tmp_path)[0] == whole
 
 
 def test_names_where_the_file_has_none(tmp_path: Path) -> None:
     raw = table_bytes(table().rename_columns([f"_col{number}" for number in range(6)]), "ORC")
     with pytest.raises(Refused, match="lacks key, size, etag"):
         read(raw, tmp_path)
-    lines, _ = read(raw, tmp_path, names=split("bucket,key,size,last_modified_date,etag,storage_class"))
-    assert len(lines) == 1
+    found, _ = read(raw, tmp_path, names=split("bucket,key,size,last_modified_date,etag,storage_class"))
+    assert len(found) == 1
     with pytest.raises(Refused, match="has 6 columns, --schema names 3"):
         read(raw, tmp_path, names=["key", "size", "etag"])

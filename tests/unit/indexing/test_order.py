@@ -101,6 +101,28 @@ def test_what_was_asked_after_the_row_was_known_is_newer_even_in_the_same_second
     assert (during.etag, during.doubtful) == ("x", True)
 
 
+def test_what_was_asked_later_is_newer_than_a_row_from_the_future() -> None:
+    row = replace(event(1000, "x", "01"), revision=7)
+    for looked in (seen(10, "", Source.HEAD), seen(10, "y", Source.HEAD), seen(10, "y", Source.OWN), seen(10, "")):
+        after = join(row, looked, since=7)
+        assert after is not None
+        assert (after.content, after.observed_at, after.doubtful) == (looked.content, at(10), False)
+        # What is told next is later than that; the event that was wrong is none, when it comes again.
+        assert join(after, event(1000, "x", "01")) == after
+        following = join(after, event(20, "z", "02"))
+        assert following is not None
+        assert (following.etag, following.doubtful) == ("z", False)
+        # Who did not know the row when asking has only its time.
+        assert join(row, looked, since=6) == row
+
+
+def test_a_scan_that_confirmed_a_row_has_the_last_word_on_it() -> None:
+    row = replace(seen(0, "x"), revision=7)
+    after = join(row, seen(50, "y", Source.OWN), since=7, floor=at(100))
+    assert after is not None
+    assert (after.etag, after.doubtful) == ("x", False)
+
+
 def test_a_newer_observation_ends_doubt() -> None:
     known = fold([seen(0, "x"), seen(1, "y"), seen(3, "y")])
     assert known is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.decide import WORK, Action, Agreed, Local, Remote, Rules, Sides, decide
+from sync.decide import NOTHING_NEW, WORK, Action, Agreed, Local, Remote, Rules, Sides, decide
 from vaulthalla.terms import ConflictPolicy, Strategy
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
@@ -23,6 +23,7 @@ REMOTE = {
     "changed": Remote(size=4, etag="other", sha256=OTHER, mtime_ns=90),
 }
 CACHE, SYNC, MIRROR = Strategy.CACHE, Strategy.SYNC, Strategy.MIRROR
+ASKING = Rules(strategy=SYNC, conflict=ConflictPolicy.ASK)
 
 
 def sides(local: str, remote: str, *, base: bool = True) -> Sides:
@@ -137,6 +138,23 @@ def test_a_touched_file_with_the_content_of_the_base_moves_no_bytes() -> None:
     assert pair(touched, Remote(size=3, etag="base"), base=BASE) == "converge"
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"sha256": OLD}, (Action.CONVERGE, NOTHING_NEW)),
+        ({"sha256": NEW}, (Action.UPLOAD, "")),
+        ({}, (Action.UPLOAD, "")),  # nobody read it: what is sent is hashed, and is not sent if it is the base's
+        ({"sha256": OLD, "mtime_ns": 2}, (Action.CONVERGE, "touched")),
+    ],
+)
+def test_a_file_that_is_to_be_read_again_is_told_by_its_content_alone(
+    known: dict[str, object], expected: tuple[Action, str]
+) -> None:
+    local = file(**{"mtime_ns": 1, "ctime_ns": 1, "inode": 1, "read_again": True, **known})
+    found = decide(Sides(path="f", local=local, remote=REMOTE["same"], base=BASE), ASKING)
+    assert (found.action, found.reason) == expected
+
+
 def test_foreign_objects_are_deleted_only_when_asked() -> None:
     assert act(MIRROR, "absent", "changed", base=False, delete_foreign=True) == "delete_remote"
 
@@ -153,8 +171,7 @@ def test_foreign_objects_are_deleted_only_when_asked() -> None:
     ],
 )
 def test_the_restore_state_decides_whether_a_body_can_be_had(remote: Remote, expected: str) -> None:
-    rules = Rules(strategy=SYNC, conflict=ConflictPolicy.ASK)
-    assert decide(Sides(path="f", remote=remote), rules).action.value == expected
+    assert decide(Sides(path="f", remote=remote), ASKING).action.value == expected
 
 
 states = st.sampled_from(("absent", "same", "changed"))

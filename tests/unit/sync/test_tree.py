@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -316,6 +318,45 @@ def test_a_staged_body_can_be_gone_on_with(tree: Tree) -> None:
     tree.publish(seal(again, staged, mtime_ns=None), "f", expected=None, trash="1")
     with tree.open_read("f") as reader:
         assert reader.read() == b"first second"
+
+
+def test_a_small_body_is_staged_at_once(tree: Tree, root: Path) -> None:
+    staged = tree.stage_whole("d/f", b"content", mtime_ns=MTIME)
+    assert (staged.size, staged.mtime_ns, staged.is_beside_others) == (7, MTIME, True)
+    tree.publish(staged, "d/f", expected=None, trash="1")
+    assert files(root) == {"d/f": b"content"}
+    assert seen(tree, "d/f").mtime_ns == MTIME
+
+
+def test_nothing_is_left_of_a_small_body_that_does_not_fit(
+    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="full"):
+            tree.stage_whole("f", b"content", mtime_ns=None)
+    assert files(root) == {}
+
+
+def test_a_stage_that_was_removed_meanwhile_is_made_again(tree: Tree, root: Path) -> None:
+    lost = tree.stage_whole("f", b"lost", mtime_ns=None)
+    shutil.rmtree(root / STAGE_DIR)
+    tree.publish(tree.stage_whole("f", b"here", mtime_ns=None), "f", expected=None, trash="1")
+    assert files(root) == {"f": b"here"}
+    with pytest.raises(FileNotFoundError):
+        tree.publish(lost, "g", expected=None, trash="1")
+
+
+def test_closing_gives_all_descriptors_back(root: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with Tree(str(root)) as tree:
+        tree.stage_whole("f", b"", mtime_ns=None)
+        shutil.rmtree(root / STAGE_DIR)
+        tree.stage_whole("f", b"", mtime_ns=None)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_trash_is_pruned_by_age(tree: Tree, root: Path) -> None:

@@ -38,6 +38,17 @@ def test_values_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: env.database(env.text("VH_X"), name="VH_X"), "mysql://u:secret@h/d"),
         (lambda: env.database(env.text("VH_X"), name="VH_X"), "postgres://u:secret@h"),
         (lambda: env.broker(env.text("VH_X"), name="VH_X"), "amqp://u:secret@h"),
+        (lambda: env.addresses("VH_X"), "ops@example.org, secret"),
+        (lambda: env.addresses("VH_X"), "secret@"),
+        (lambda: env.addresses("VH_X"), "a b@secret"),
+        (lambda: env.web_address("VH_X"), "ftp://secret"),
+        (lambda: env.web_address("VH_X"), "https://u:secret@h/"),
+        (lambda: env.web_address("VH_X"), "https:///secret"),
+        (lambda: env.web_address("VH_X"), "https://h:99999/secret"),
+        (lambda: env.web_address("VH_X"), "https://[secret"),
+        (lambda: env.signing_key("VH_X", needed_by="VH_Y"), "short-secret"),
+        (lambda: env.signing_key("VH_X", needed_by="VH_Y"), "whsec_not-base64-secret-not-base64"),
+        (lambda: env.signing_key("VH_X", needed_by="VH_Y"), "whsec_c2VjcmV0"),
     ],
 )
 def test_bad_values_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, read: Callable[[], Any], value: str) -> None:
@@ -64,3 +75,14 @@ def test_a_database_address_becomes_djangos_settings() -> None:
 def test_a_broker_socket_is_spelt_as_celery_wants_it() -> None:
     assert env.broker("unix:///run/x.sock?db=2") == "redis+socket:///run/x.sock?virtual_host=2"
     assert env.broker("rediss://h:6380/1") == "rediss://h:6380/1"
+
+
+def test_a_key_is_needed_where_something_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VH_X", raising=False)
+    assert env.signing_key("VH_X", needed_by="VH_Y") == b""
+    monkeypatch.setenv("VH_Y", "https://h/")
+    with pytest.raises(env.Misconfigured, match="VH_X must be set, since VH_Y is"):
+        env.signing_key("VH_X", needed_by="VH_Y")
+    monkeypatch.setenv("VH_X", "sixteen bytes at least")
+    assert env.signing_key("VH_X", needed_by="VH_Y") == b"sixteen bytes at least"
+    assert env.web_address("VH_Y") == "https://h/"

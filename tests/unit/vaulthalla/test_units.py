@@ -93,3 +93,18 @@ def test_sizes_for_people() -> None:
         "1.5 KiB",
         "10 GiB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (1_795_750_818_611_387_102, "2026-11-27T03:40:18.611387102Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (2**63 - 1, "2262-04-11T23:47:16.854775807Z"),
+        (10**21, None),
+    ],
+)
+def test_file_times_keep_their_nanoseconds(nanoseconds: int | None, text: str | None) -> None:
+    assert units.format_ns(nanoseconds) == text

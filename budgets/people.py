@@ -1,0 +1,37 @@
+"""Who says so: on the command line, whoever may run it is trusted to give the right name."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from django.db import connection
+
+from vaulthalla.errors import Refused
+
+LONGEST_NAME = 150
+SUPERUSER = "SELECT 1 FROM auth_user WHERE username = %s AND is_superuser AND is_active"
+
+
+def named(by: str | None) -> str:
+    """The name given by --by, by default the user of this system. Raises Refused."""
+    if by is None:
+        return _os_user()
+    if not by.strip() or len(by) > LONGEST_NAME or "\0" in by:
+        message = f"--by must be a name of 1 to {LONGEST_NAME} characters."
+        raise Refused(message, code="invalid_value", remedy="Name somebody.")
+    return by
+
+
+def is_superuser(name: str) -> bool:
+    """Of the admin. Asked in SQL: the command line does without the app that has the users."""
+    with connection.cursor() as cursor:
+        cursor.execute(SUPERUSER, [name])
+        return cursor.fetchone() is not None
+
+
+def _os_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
