@@ -65,7 +65,7 @@ def observe_page(
     `moment`: of a merge that has begun in this transaction. `noted`: the run that keeps each difference.
     """
     moment = moment or sql.begin(vault_id)
-    infos = [info for info in page.objects if _has_row(info.key)]
+    infos = _kept(page)
     keys = [info.key for info in infos]
     columns = _page_columns(infos)
     options: dict[str, Any] = {
@@ -92,17 +92,13 @@ def as_known(vault_id: int, pages: Sequence[tuple[str, str | None, Page]]) -> li
 
     Then `observe_page` (without `touch`) would change nothing. In a transaction that `begin` has locked.
     """
-    told = [
-        None if page.unreadable else digests.of_listing([info for info in page.objects if _has_row(info.key)])
-        for _, _, page in pages
+    spans = [(after, digests.LAST if last is None else last) for after, last, _ in pages]
+    found = sql.digests(vault_id, spans)
+    # Of what the index has no row for, only that it is new matters: a first scan makes no digest at all.
+    return [
+        digest is not None and not page.unreadable and digest == digests.of_listing(_kept(page))
+        for (_, _, page), digest in zip(pages, found, strict=True)
     ]
-    spans = [
-        (after, digests.LAST if last is None else last)
-        for (after, last, _), digest in zip(pages, told, strict=True)
-        if digest is not None
-    ]
-    found = iter(sql.digests(vault_id, spans) if spans else ())
-    return [digest is not None and digest == next(found) for digest in told]
 
 
 def sweep_scan(
@@ -203,6 +199,10 @@ def _observe(vault_id: int, seen: Iterable[tuple[str, Known]], *, source: Source
         if (known_whole := fold(several)) is not None:
             by_key[key] = known_whole
     return merge_known(vault_id, by_key, source=source, since=since) if by_key else Changes()
+
+
+def _kept(page: Page) -> list[ObjectInfo]:
+    return [info for info in page.objects if _has_row(info.key)]
 
 
 def _has_row(key: str) -> bool:

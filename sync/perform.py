@@ -384,7 +384,7 @@ class Workshop:
             "beside": beside,
             "action": action.value,
         }
-        ledger.seen.append(replace(info, sha256=sha256))
+        ledger.seen.append(msgspec.structs.replace(info, sha256=sha256))
         return self._outcome(operation, ledger, OperationStatus.STAGED)
 
     def _fetch(self, operation: Operation, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:

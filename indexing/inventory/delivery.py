@@ -81,10 +81,12 @@ class Watched(io.RawIOBase):
         super().close()
 
 
-def unpacked_pieces(path: Path, file: DataFile, progress: Callable[[int], None]) -> Iterator[bytes]:
+def unpacked_pieces(
+    path: Path, file: DataFile, progress: Callable[[int], None], verified: Callable[[str], None]
+) -> Iterator[bytes]:
     """The content of one CSV, unpacked; its checksum is verified at the end. Raises Refused.
 
-    `progress` is told how many bytes of the file were read.
+    `progress` is told how many bytes of the file were read, `verified` at last the MD5 of all of them.
     """
     watched = Watched(path)
     buffered = io.BufferedReader(watched, BUFFER)
@@ -94,24 +96,23 @@ def unpacked_pieces(path: Path, file: DataFile, progress: Callable[[int], None])
             yield piece
         while buffered.read(BUFFER):  # what follows the content belongs to the checksum, too
             pass
-        _promised(watched.md5.hexdigest(), file)
+        verified(_promised(watched.md5.hexdigest(), file))
 
 
-def verify(path: Path, file: DataFile, keep: Callable[[], None]) -> None:
-    """The checksum of a file that is not read from its beginning to its end. Raises Refused."""
-    if not file.md5:
-        return
+def verify(path: Path, file: DataFile, keep: Callable[[], None]) -> str:
+    """The MD5 of a file, by reading all of it. Raises Refused where the manifest says another one."""
     md5 = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as raw:
         while piece := raw.read(BUFFER):
             md5.update(piece)
             keep()
-    _promised(md5.hexdigest(), file)
+    return _promised(md5.hexdigest(), file)
 
 
-def _promised(found: str, file: DataFile) -> None:
+def _promised(found: str, file: DataFile) -> str:
     if file.md5 and found != file.md5.lower():
         raise damaged(file.name, "", f"its MD5 is {found}, the manifest says {file.md5}")
+    return found
 
 
 def is_columnar(path: Path) -> bool:

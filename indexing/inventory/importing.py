@@ -7,7 +7,7 @@ one that was refused, cancelled or given up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ from indexing import counts, merge, state
 from indexing import sql as index_sql
 from indexing.ahead import ahead
 from indexing.inputs import moment
-from indexing.inventory import loading, sql
+from indexing.inventory import known, loading, sql
 from indexing.inventory.delivery import Delivery, newest, of_file, of_manifest
 from indexing.inventory.remote import SCHEME, Remote, location
 from indexing.inventory.rows import Skip, Tally
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 MOST_REMOVED_PERCENT = 10
 # As many rows of an inventory for each of the index, and the index is next to nothing beside it.
 MOST_BESIDE = 100
-OPEN, MERGE = "inventory.open", "inventory.merge"
+OPEN, MERGE, AGAIN = "inventory.open", "inventory.merge", "inventory.again"
 # What is wrong with the input, told by a run as it would be by a command that reads it itself.
 REFUSALS = frozenset(
     {
@@ -136,6 +136,7 @@ class Import:
     tables: Sequence[str] = ()
     part: str = ""
     replace: bool = False
+    content: str = ""  # `known.identity`
     tally: Tally = field(default_factory=Tally)
     changes: Changes = field(default_factory=Changes)
     objects: int = 0
@@ -153,6 +154,7 @@ class Import:
             "changed": self.changes.changed,
             "removed": self.changes.removed,
             "doubtful": self.doubtful,
+            "content": self.content,
         }
 
     def merge(self) -> None:
@@ -226,13 +228,19 @@ class Import:
 # --- the chunks
 
 
-def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> list[NewChunk]:
-    """What loads a delivery and then merges it. Raises Refused for a local file that is damaged."""
+def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any], keep: Callable[[], None]) -> list[NewChunk]:
+    """What loads a delivery and then merges it, or tells that it is known. Raises Refused for a local file that is
+    damaged.
+    """
     scope = {"bucket": vault.bucket, "prefix": vault.prefix, "part": options["prefix"]}
-    loads = loading.load_chunks(delivery, common={"scope": scope, "api_key": options["api_key"]})
+    columns = None if delivery.columns is None else list(delivery.columns)
+    read = {"scope": scope, "columns": columns, "has_header": delivery.has_header}
+    if (same := known.import_of(vault, delivery, read, keep)) is not None:
+        return [NewChunk(AGAIN, Phase.PLAN, Queue.INDEX, payload={"run": same.pk})]
+    loads = loading.load_chunks(delivery, common={**read, "api_key": options["api_key"]})
     wanted = {"as_of": delivery.as_of.isoformat(), "part": options["prefix"], "replace": options["replace"]}
     items = sum(chunk.items for chunk in loads) // 2
-    return [*loads, NewChunk(MERGE, Phase.PLAN, Queue.INDEX, payload=wanted, items=items)]
+    return [*loads, NewChunk(MERGE, Phase.PLAN, Queue.INDEX, payload={**wanted, "read": read}, items=items)]
 
 
 @handler(OPEN)
@@ -244,10 +252,12 @@ def open_remote(lease: Lease) -> None:
     key = ApiKey.objects.get(pk=options["api_key"])
     remote = Remote(lease, key, location(source.name).bucket)
     delivery = source.delivery_of(remote, vault.bucket)
-    remote.afford(delivery)
+    chunks = chunks_of(delivery, vault, options, lease.keep)
+    if any(chunk.kind == loading.KIND for chunk in chunks):
+        remote.afford(delivery)
     with lease.commit():
         remote.meter.close()
-        add_chunks(run.pk, chunks_of(delivery, vault, options))
+        add_chunks(run.pk, chunks)
 
 
 @handler(MERGE)
@@ -264,6 +274,16 @@ def merge_staged(lease: Lease) -> None:
         checkpoint.items_done = Chunk.objects.values_list("items_total", flat=True).get(pk=lease.chunk_id)
 
 
+@handler(AGAIN)
+def told_already(lease: Lease) -> None:
+    """What an import of the same delivery came to, less what it changed."""
+    with lease.commit():
+        before = Run.objects.get(pk=lease.payload["run"])
+        told = {name: value for name, value in before.result.items() if name != "manifest"}
+        unchanged = {"added": 0, "changed": 0, "removed": 0, "known_since": before.pk}
+        Run.objects.filter(pk=lease.run_id).update(result=told | unchanged)
+
+
 def _staged(lease: Lease) -> Import:
     """What the chunks before have loaded."""
     wanted = lease.payload
@@ -278,6 +298,7 @@ def _staged(lease: Lease) -> Import:
     for part in loaded:
         job.tally += Tally.of(part["tally"])
     job.tables = [part["table"] for part in loaded if part["loaded"]]
+    job.content = known.identity(wanted["read"], wanted["as_of"], [md5 for part in loaded for md5 in part["md5s"]])
     if not all(map(sql.is_whole, job.tables)):
         raise VaulthallaError(
             "The database was restarted after a crash, and lost the rows that were staged.",
@@ -294,7 +315,7 @@ def finish(lease: Lease) -> None:
         if run_id == lease.run_id:
             sql.drop(table)
     run = lease.load_run()
-    if run.vault_id is not None and "objects_indexed" in run.result:
+    if run.vault_id is not None and "objects_indexed" in run.result and "known_since" not in run.result:
         counts.count(run.vault_id)
 
 
@@ -352,7 +373,7 @@ def start_import(vault: Vault, source: Source, *, part: str = "", replace: bool 
         chunks = [NewChunk(OPEN, Phase.PREPARE, Queue.INDEX)]
     else:
         options |= {"files": [file.name for file in delivery.files][:100], "as_of": rfc3339(delivery.as_of)}
-        chunks = chunks_of(delivery, vault, options)
+        chunks = chunks_of(delivery, vault, options, keep=lambda: None)
     chunks += publish_chunks(vault)
     return attach_or_create(vault, RunKind.INVENTORY, options=options, chunks=chunks)
 
@@ -375,6 +396,8 @@ def command(console: Console, vault: Vault, run: Run, *, detach: bool) -> int:
         return DETACHED
     if run.status != RunStatus.SUCCESS:
         raise _failure(run)
+    if since := run.result.get("known_since"):
+        console.message(f"Run {since} has imported the same files: nothing of them is news.")
     for place in run.result["first_bad"]:
         console.message(f"Not used: {place}")
     console.result(result_json(vault, run), result_text)

@@ -41,9 +41,7 @@ def load_chunks(delivery: Delivery, *, common: Mapping[str, Any]) -> list[NewChu
     """What loads a delivery: local files by a process of this host, others by any."""
     parts = [part for file in delivery.files for part in _parts(file)]
     step = -(-len(parts) // MOST_CHUNKS) or 1
-    columns = None if delivery.columns is None else list(delivery.columns)
-    shared = {**common, "columns": columns, "has_header": delivery.has_header}
-    return [_chunk(parts[start : start + step], shared) for start in range(0, len(parts), step)]
+    return [_chunk(parts[start : start + step], common) for start in range(0, len(parts), step)]
 
 
 def _chunk(parts: Sequence[dict[str, Any]], shared: Mapping[str, Any]) -> NewChunk:
@@ -97,6 +95,7 @@ class _Loader:
         self.lease, self.payload = lease, lease.payload
         self.scope = Scope(**self.payload["scope"])
         self.tally = Tally()
+        self.md5s: list[str] = []
         self.table = sql.stage(lease.run_id, lease.token)
         self.told = 0
 
@@ -109,7 +108,8 @@ class _Loader:
             return Yield(None)
         loaded = self.tally.rows - self.tally.skipped.total() - self.tally.bad.total()
         with self.lease.commit() as checkpoint:
-            checkpoint.cursor = {"table": self.table, "loaded": loaded, "tally": self.tally.as_json()}
+            told = {"loaded": loaded, "tally": self.tally.as_json(), "md5s": self.md5s}
+            checkpoint.cursor = {"table": self.table, **told}
         return None
 
     def _part(self, part: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ class _Loader:
             has_header=self.payload["has_header"],
         )
         before, read = self.told, [0]
-        pieces = unpacked_pieces(path, file, partial(read.__setitem__, 0))
+        pieces = unpacked_pieces(path, file, partial(read.__setitem__, 0), self.md5s.append)
         with closing(ahead(pieces)) as ready:
             self._load(source.tables(ready), lambda: before + read[0] // UNIT)
 
@@ -155,7 +155,7 @@ class _Loader:
         from indexing.inventory import columns
 
         if part["first"] == 0:
-            verify(path, file, self.lease.keep)
+            self.md5s.append(verify(path, file, self.lease.keep))
         with columns.opened(path, file.name) as groups:
             source = columns.Columnar(
                 groups=groups, scope=self.scope, tally=self.tally, names=self.payload["columns"] or None

@@ -129,6 +129,10 @@ def test_the_newest_complete_delivery(remote: Remote) -> None:
     said = remote("--latest", remote.config)
     assert (said["objects_indexed"], said["requests"]["list"]) == (2, 1)
     assert datetime.fromisoformat(said["as_of"]) == AS_OF
+    again = remote("--latest", remote.config)
+    assert (again["objects_indexed"], again["added"], again["as_of"]) == (2, 0, said["as_of"])
+    # The manifest and its checksum tell that its files are known.
+    assert (again["requests"]["list"], again["requests"]["get"], again["requests"]["put"]) == (1, 2, 0)
     error = remote.error("--latest", f"s3://{remote.bucket.name}/elsewhere/")
     assert (error["code"], "no complete delivery" in error["message"]) == ("input_missing", True)
 

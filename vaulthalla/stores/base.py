@@ -26,6 +26,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+import msgspec
+
 from vaulthalla.requests import RequestClass
 
 
@@ -118,9 +120,11 @@ class Restore(StrEnum):
     ACTIVE = "active"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectInfo:
-    """One object as the store described it. `sha256`/`mtime_ns` come from our own metadata, or rclone's mtime."""
+class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One object as the store described it. `sha256`/`mtime_ns` come from our own metadata, or rclone's mtime.
+
+    A Struct, since listings make a thousand of them a page, at a sixth of what a frozen dataclass costs.
+    """
 
     key: str
     size: int

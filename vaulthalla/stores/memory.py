@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import BinaryIO
 
+import msgspec
+
 from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.stores.base import (
     ANYTHING,
@@ -119,7 +121,9 @@ class StoredObject:
 
     def listed(self, key: str, now: datetime) -> ObjectInfo:
         """A LIST shows no metadata, no archive status, and not how the object is encrypted."""
-        return replace(self.info(key, now), sha256=None, mtime_ns=None, archive_status="", etag_is_md5=False)
+        return msgspec.structs.replace(
+            self.info(key, now), sha256=None, mtime_ns=None, archive_status="", etag_is_md5=False
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from indexing import inputs
+from indexing import inputs, merge
 from indexing.inventory import delivery, sql
 from indexing.inventory.importing import Source, drop_stale, merge_staged, start_import
 from indexing.inventory.loading import MOST_CHUNKS, load_chunks
@@ -139,6 +139,73 @@ def test_a_merge_that_nobody_heard_of_is_not_made_again(vault: Vault, tmp_path: 
     sweep()
     ended = drive(run.pk)
     assert (ended.status, ended.result["added"], ended.result["objects_indexed"]) == (RunStatus.SUCCESS, 2, 2)
+
+
+@pytest.mark.parametrize("form", ["CSV", "Parquet", "ORC"])
+def test_the_same_delivery_is_not_loaded_twice(vault: Vault, tmp_path: Path, form: str) -> None:
+    first = drive(started(vault, tmp_path, "a", "b", form=form).pk)
+    again = start_import(vault, Source(**first.options["source"]))
+    assert not again.chunks.filter(kind="inventory.load").exists()
+    ended = drive(again.pk)
+    assert ended.status == RunStatus.SUCCESS
+    told = {name: ended.result[name] for name in ("objects_indexed", "added", "changed", "removed", "as_of")}
+    assert told == {
+        **told,
+        "objects_indexed": 2,
+        "added": 0,
+        "changed": 0,
+        "removed": 0,
+        "as_of": "2026-11-20T00:00:00Z",
+    }
+    third = drive(start_import(vault, Source(**first.options["source"])).pk)
+    assert third.result["known_since"] == again.pk
+
+
+def test_a_known_delivery_that_was_damaged_is_refused(vault: Vault, tmp_path: Path) -> None:
+    source = Source(**drive(started(vault, tmp_path, "a").pk).options["source"])
+    [data] = tmp_path.rglob("*.csv.gz")
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Refused, match="its MD5 is"):
+        start_import(vault, source)
+
+
+KNOWN = {
+    "other bytes": lambda file, options: file.write_bytes(csv_bytes([row("b")])),
+    "another time": lambda file, options: options.update(as_of="2026-11-20T00:00:01Z"),
+    "another prefix": lambda file, options: options.update(part="a"),
+    "another schema": lambda file, options: options.update(schema=options["schema"].replace("storage_class", "x")),
+}
+
+
+@pytest.mark.parametrize("differs", KNOWN)
+def test_what_is_not_the_same_delivery_is_loaded(vault: Vault, tmp_path: Path, differs: str) -> None:
+    file = tmp_path / "f.csv"
+    file.write_bytes(csv_bytes([row("a")]))
+    names = "bucket,key,size,last_modified_date,etag,storage_class"
+    options = {"schema": names, "as_of": "2026-11-20T00:00:00Z", "part": ""}
+
+    def begun() -> Run:
+        given = {name: value for name, value in options.items() if name != "part"}
+        return start_import(vault, Source(file=str(file), **given), part=options["part"], replace=True)
+
+    drive(begun().pk)
+    again = begun()
+    assert not again.chunks.filter(kind="inventory.load").exists()
+    drive(again.pk)
+    KNOWN[differs](file, options)
+    assert begun().chunks.filter(kind="inventory.load").exists()
+
+
+def test_an_index_that_forgot_or_went_on_is_told_again(vault: Vault, tmp_path: Path) -> None:
+    run = drive(started(vault, tmp_path, "a").pk)
+    source = Source(**run.options["source"])
+    IndexState.objects.update(snapshot_as_of=AS_OF + timedelta(days=1))
+    again = start_import(vault, source)
+    assert again.chunks.filter(kind="inventory.load").exists()
+    drive(again.pk)
+    merge.reset(vault.pk)
+    assert start_import(vault, source).chunks.filter(kind="inventory.load").exists()
 
 
 def test_rows_that_a_crash_of_the_database_took(vault: Vault, tmp_path: Path) -> None:
