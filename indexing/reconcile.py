@@ -376,8 +376,7 @@ class _Scan:
         kept = [one for one in landed if stored.get(one.before.low) == one.before]
         stored.update({one.past.low: one.past for one in kept})
         self.ranges = list(stored.values())
-        for one in kept:
-            state.scan_moved(self.vault.pk, one.past)
+        sql.ranges_moved(self.vault.pk, [one.past for one in kept])
         return kept
 
     def _begun_by_others(self, moment: Moment) -> bool:

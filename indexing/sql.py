@@ -15,7 +15,7 @@ from django.db import connection
 from psycopg import Cursor
 
 from indexing.digests import LAST
-from indexing.ranges import Range
+from indexing.ranges import Range, raw
 from vaulthalla.errors import NotFound
 
 FEWEST_SAMPLED = 1_000
@@ -306,6 +306,22 @@ def ranges_of(vault_id: int) -> Sequence[Range]:
         Range(low=low, high=high, reached=reached, after=bytes(after).decode("utf-8", "surrogateescape"))
         for low, high, reached, after in rows
     ]
+
+
+def ranges_moved(vault_id: int, ranges: Sequence[Range]) -> None:
+    """Ranges of the vault's unfinished scan that got further."""
+    statement = """
+      UPDATE indexing_scanrange AS stored SET reached = moved.reached, after = moved.after
+      FROM unnest(%(low)s::text[], %(reached)s::text[], %(after)s::bytea[]) AS moved (low, reached, after)
+      WHERE vault_id = %(vault)s AND stored.low = moved.low
+    """
+    columns = {
+        "low": [one.low for one in ranges],
+        "reached": [one.reached for one in ranges],
+        "after": [raw(one.after) for one in ranges],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vault": vault_id, **columns})
 
 
 _QUANTILES = """

@@ -84,12 +84,6 @@ def scan_begun(vault_id: int, *, started_at: datetime, ranges: Sequence[Range]) 
     )
 
 
-def scan_moved(vault_id: int, one: Range) -> None:
-    """A range of the unfinished scan got further."""
-    found = ScanRange.objects.filter(vault_id=vault_id, low=one.low)
-    found.update(reached=one.reached, after=raw(one.after))
-
-
 def scan_finished(vault_id: int, *, started_at: datetime) -> None:
     """The whole vault was listed: the index is complete, and as old as the scan's start."""
     found = IndexState.objects.filter(vault_id=vault_id)

@@ -120,7 +120,7 @@ class Restore(StrEnum):
     ACTIVE = "active"
 
 
-class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One object as the store described it. `sha256`/`mtime_ns` come from our own metadata, or rclone's mtime.
 
     A Struct, since listings make a thousand of them a page, at a sixth of what a frozen dataclass costs.

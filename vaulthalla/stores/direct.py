@@ -1,4 +1,4 @@
-"""The four requests of small objects without botocore's machinery, at a third of its CPU.
+"""Listings, and the four requests of small objects, without botocore's machinery, at a third of its CPU.
 
 Parameters, answers and errors are botocore's own, and so are its connections, credentials and addresses; what it
 alone can handle (redirects to another region, proxies, access points) it is handed. Retries follow its standard mode.
@@ -23,7 +23,8 @@ from botocore.exceptions import ClientError
 from botocore.retries.quota import RetryQuota
 from urllib3.exceptions import HTTPError, SSLError
 
-from vaulthalla.stores.sigv4 import EMPTY_SHA256, authorization
+from vaulthalla.stores.listing import BadListing, parse
+from vaulthalla.stores.sigv4 import EMPTY_SHA256, authorization, query_string
 
 ATTEMPTS = 4
 BACKOFF_SECONDS = 20
@@ -31,7 +32,16 @@ QUOTA = 500
 RETRY_COST = 5
 USER_AGENT = "vaulthalla"
 
-METHODS = {"PutObject": "PUT", "GetObject": "GET", "HeadObject": "HEAD", "DeleteObject": "DELETE"}
+LIST = "ListObjectsV2"
+METHODS = {"PutObject": "PUT", "GetObject": "GET", "HeadObject": "HEAD", "DeleteObject": "DELETE", LIST: "GET"}
+QUERY = {
+    "ContinuationToken": "continuation-token",
+    "Delimiter": "delimiter",
+    "EncodingType": "encoding-type",
+    "MaxKeys": "max-keys",
+    "Prefix": "prefix",
+    "StartAfter": "start-after",
+}
 SENT = {
     "ContentMD5": "content-md5",
     "IfMatch": "if-match",
@@ -60,6 +70,10 @@ ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstrain
 
 class NeedsBotocore(Exception):
     """Not an answer for this path. What was sent so far is counted."""
+
+
+class NotWhole(ClientError):
+    """A page that was cut short, or an error that came as a success: as good as a server's error."""
 
 
 class Attempts(Protocol):
@@ -99,36 +113,42 @@ class DirectClient:
             attempts.attempt()
             failure: Exception
             try:
-                response = self._send(METHODS[operation], parameters)
+                response = self._send(operation, parameters)
                 attempts.answered(response.status)
                 if response.status < 300:
+                    answer = _answer(response, operation, number)
                     self._quota.release(RETRY_COST if number > 1 else 1)
-                    return _answer(response, number, stream=operation == "GetObject")
+                    return answer
                 failure, again = self._refusal(response, operation, number)
             except SSLError:
                 raise
-            except HTTPError as error:
+            except (HTTPError, NotWhole) as error:
                 failure, again = error, True
             if not again or number == ATTEMPTS or not self._quota.acquire(RETRY_COST):
                 raise failure
             time.sleep(min(BACKOFF_SECONDS, random.random() * 2 ** (number - 1)))  # noqa: S311
 
-    def _send(self, method: str, parameters: Mapping[str, Any]) -> urllib3.BaseHTTPResponse:
-        path = f"{self.path}/{quote(parameters['Key'], safe='/~')}"
+    def _send(self, operation: str, parameters: Mapping[str, Any]) -> urllib3.BaseHTTPResponse:
+        path = f"{self.path}/{quote(parameters['Key'], safe='/~')}" if "Key" in parameters else self.path or "/"
+        query = _query(parameters) if operation == LIST else {}
         body = parameters.get("Body")
         return self._pool.urlopen(
-            method,
-            path,
+            METHODS[operation],
+            f"{path}?{query_string(query)}" if query else path,
             body=body,
-            headers=self._signed(method, path, body, parameters),
+            headers=self._signed(METHODS[operation], path, query, body, parameters),
             retries=False,
             assert_same_host=False,
             preload_content=False,
             decode_content=False,
         )
 
-    def _signed(self, method: str, path: str, body: bytes | None, parameters: Mapping[str, Any]) -> dict[str, str]:
+    def _signed(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
         headers = {SENT[name]: value for name, value in parameters.items() if name in SENT}
+        if wanted := parameters.get("OptionalObjectAttributes"):
+            headers["x-amz-optional-object-attributes"] = ",".join(wanted)
         headers.update({METADATA + name: value for name, value in parameters.get("Metadata", {}).items()})
         identity = self._credentials.get_frozen_credentials()
         if identity.token:
@@ -137,7 +157,13 @@ class DirectClient:
         headers["x-amz-date"] = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         headers["x-amz-content-sha256"] = hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
         headers["authorization"] = authorization(
-            method, path, headers, access_key=identity.access_key, secret=identity.secret_key, region=self.region
+            method,
+            path,
+            headers,
+            access_key=identity.access_key,
+            secret=identity.secret_key,
+            region=self.region,
+            query=query,
         )
         headers["user-agent"] = USER_AGENT
         return headers
@@ -178,15 +204,30 @@ def _pool(client: Any, address: str) -> urllib3.HTTPConnectionPool:
     return pool
 
 
-def _answer(response: urllib3.BaseHTTPResponse, number: int, *, stream: bool) -> dict[str, Any]:
+def _query(parameters: Mapping[str, Any]) -> dict[str, str]:
+    told = {QUERY[name]: str(value) for name, value in parameters.items() if name in QUERY}
+    return {"list-type": "2", **told}
+
+
+def _answer(response: urllib3.BaseHTTPResponse, operation: str, number: int) -> dict[str, Any]:
+    """Raises NotWhole for a listing that is not a whole one."""
     headers = _headers(response)
+    if operation == LIST:
+        body = response.read()
+        metadata = _metadata(response, headers, number)
+        try:
+            return {"Listing": parse(body), "ResponseMetadata": metadata}
+        except BadListing as error:
+            said = {"Code": "500", "Message": str(error), **_said(body)}
+            refused: Any = {"Error": said, "ResponseMetadata": {**metadata, "HTTPStatusCode": 500}}
+            raise NotWhole(refused, LIST) from error
     answer: dict[str, Any] = {RECEIVED[name]: value for name, value in headers.items() if name in RECEIVED}
     answer["Metadata"] = {n.removeprefix(METADATA): v for n, v in headers.items() if n.startswith(METADATA)}
     answer["ContentLength"] = int(headers.get("content-length", 0))
     if "last-modified" in headers:
         answer["LastModified"] = _date(headers["last-modified"])
     answer["ResponseMetadata"] = _metadata(response, headers, number)
-    if stream:
+    if operation == "GetObject":
         answer["Body"] = response
     else:
         response.read()

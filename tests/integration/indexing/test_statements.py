@@ -189,7 +189,7 @@ def bookkeeping(vault: Vault) -> None:
     with transaction.atomic():
         sql.begin(vault.pk)
         state.scan_begun(vault.pk, started_at=NOW, ranges=ranges)
-        state.scan_moved(vault.pk, ranges[0].past(page_of(0, 10), "000009"))
+        sql.ranges_moved(vault.pk, [ranges[0].past(page_of(0, 10), "000009")])
         assert [one.reached for one in sql.ranges_of(vault.pk)] == ["000009", "005000", "010000"]
         state.scan_finished(vault.pk, started_at=NOW)
 

@@ -23,23 +23,24 @@ values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
 @given(
     method=st.sampled_from(["GET", "HEAD", "PUT", "DELETE"]),
     path=st.text("abcXYZ019-._~/", max_size=20),
+    query=st.dictionaries(st.sampled_from(["prefix", "start-after", "list-type", "max-keys"]), st.text(max_size=8)),
     metadata=st.dictionaries(st.text("abcz-", min_size=1, max_size=8), values.filter(bool), max_size=3),
-    secret=values.filter(bool),
-    region=st.sampled_from(["us-east-1", "auto"]),
+    identity=st.fixed_dictionaries({"secret": values.filter(bool), "region": st.sampled_from(["us-east-1", "auto"])}),
 )
 def test_the_signature_is_the_one_botocore_makes(
-    method: str, path: str, metadata: dict[str, str], secret: str, region: str
+    method: str, path: str, query: dict[str, str], metadata: dict[str, str], identity: dict[str, str]
 ) -> None:
     headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()} | {"if-none-match": "*"}
     with time_machine.travel(NOW, tick=False):
-        request = AWSRequest(method, f"https://host.example:9000/bucket/{path}", headers=dict(headers))
-        S3SigV4Auth(Credentials("access", secret), "s3", region).add_auth(request)
+        address = f"https://host.example:9000/bucket/{path}"
+        request = AWSRequest(method, address, headers=dict(headers), params=query)
+        S3SigV4Auth(Credentials("access", identity["secret"]), "s3", identity["region"]).add_auth(request)
     headers |= {
         "host": "host.example:9000",
         "x-amz-date": "20261124T030405Z",
         "x-amz-content-sha256": request.headers["X-Amz-Content-SHA256"],
     }
-    ours = authorization(method, f"/bucket/{path}", headers, access_key="access", secret=secret, region=region)
+    ours = authorization(method, f"/bucket/{path}", headers, access_key="access", **identity, query=query)
     assert ours == request.headers["Authorization"]
 
 
