@@ -93,7 +93,7 @@ def as_known(vault_id: int, pages: Sequence[tuple[str, str | None, Page]]) -> li
     Then `observe_page` (without `touch`) would change nothing. In a transaction that `begin` has locked.
     """
     spans = [(after, digests.LAST if last is None else last) for after, last, _ in pages]
-    found = sql.digests(vault_id, spans)
+    found = sql.digests(vault_id, spans) if spans else []
     # Of what the index has no row for, only that it is new matters: a first scan makes no digest at all.
     return [
         digest is not None and not page.unreadable and digest == digests.of_listing(_kept(page))

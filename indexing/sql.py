@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection
 from psycopg import Cursor
 
-from indexing.digests import LAST
+from indexing.digests import LAST, OPTIONAL
 from indexing.ranges import Range, raw
 from vaulthalla.errors import NotFound
 
@@ -66,24 +66,25 @@ _ABSENT = """
 _SEEN_ON_PAGE = "unnest(%(key)s::text[])"
 _SEEN_BY_RUN = "(SELECT key FROM indexing_scannedkey WHERE run_id = %(run)s::bigint)"
 
-# The columns of a digest (`indexing.digests`). A row that must be looked at in any case has an ETag of null here, as
-# nothing that is told of an object has.
-DIGESTED = """key, CASE WHEN NOT doubtful AND restore = '' AND restore_expires IS NULL THEN etag END, storage_class,
-        {version_id} AS version_id, {archive_status} AS archive_status, size, last_modified"""
-# What a source need not tell, so that the index may know more.
-OPTIONAL = ("version_id", "archive_status")
-_DIGESTS = f"""
+# `indexing.digests`. A row that must be looked at in any case has an ETag here that no object has.
+_DIGESTS = r"""
   SELECT found.digest
   FROM unnest(%(after)s::text[], %(upto)s::text[]) WITH ORDINALITY AS span (after, upto, number)
   CROSS JOIN LATERAL (
-    SELECT md5(string_agg(record_send(known), '')) AS digest FROM (
-      SELECT {DIGESTED}
+    SELECT md5(int8send(count(*)) || string_agg(textsend(key), '\x00')
+      || '\x00' || string_agg(coalesce(textsend(sure_etag), '\x00'), '\x00')
+      || '\x00' || string_agg(textsend(storage_class), '\x00'){told}
+      || string_agg(int8send(size), '') || string_agg(coalesce(timestamptz_send(last_modified), '\x00'), '')) AS digest
+    FROM (
+      SELECT key, CASE WHEN NOT doubtful AND restore = '' AND restore_expires IS NULL THEN etag END AS sure_etag,
+        storage_class, version_id, archive_status, size, last_modified
       FROM indexing_remoteobject
       WHERE vault_id = %(vault)s::bigint AND key > span.after AND key <= span.upto
         AND NOT tombstone AND starts_with(key, %(part)s::text)
       ORDER BY key) known) found
   ORDER BY span.number
-"""  # noqa: S608 - of constants
+"""
+_TOLD = r" || '\x00' || string_agg(textsend({name}), '\x00')"
 
 # `indexing.order.join` for a whole batch; the names are the same.
 _MERGE = """
@@ -315,13 +316,9 @@ def ranges_moved(vault_id: int, ranges: Sequence[Range]) -> None:
       FROM unnest(%(low)s::text[], %(reached)s::text[], %(after)s::bytea[]) AS moved (low, reached, after)
       WHERE vault_id = %(vault)s AND stored.low = moved.low
     """
-    columns = {
-        "low": [one.low for one in ranges],
-        "reached": [one.reached for one in ranges],
-        "after": [raw(one.after) for one in ranges],
-    }
+    low, reached, after = ([getattr(one, name) for one in ranges] for name in ("low", "reached", "after"))
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"vault": vault_id, **columns})
+        cursor.execute(statement, {"vault": vault_id, "low": low, "reached": reached, "after": list(map(raw, after))})
 
 
 _QUANTILES = """
@@ -403,7 +400,7 @@ def explain_digests(vault_id: int, spans: Sequence[tuple[str, str]]) -> str:
 
 
 def _digests_statement(told: frozenset[str]) -> str:
-    return _DIGESTS.format(**{name: name if name in told else "''" for name in OPTIONAL})
+    return _DIGESTS.format(told="".join(_TOLD.format(name=name) for name in OPTIONAL if name in told))
 
 
 def _spans(vault_id: int, spans: Sequence[tuple[str, str]], part: str) -> dict[str, Any]:

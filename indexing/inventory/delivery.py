@@ -54,6 +54,18 @@ class Delivery:
     def bytes(self) -> int:
         return sum(file.size for file in self.files)
 
+    def as_json(self) -> dict[str, Any]:
+        columns = None if self.columns is None else list(self.columns)
+        files = [file.as_json() for file in self.files]
+        return {"files": files, "as_of": self.as_of.isoformat(), "columns": columns, "has_header": self.has_header}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Delivery:
+        """What `as_json` wrote."""
+        files = [DataFile(**file) for file in told["files"]]
+        as_of = datetime.fromisoformat(told["as_of"])
+        return cls(files=files, as_of=as_of, columns=told["columns"], has_header=told["has_header"])
+
 
 class Watched(io.RawIOBase):
     """A file that counts and hashes what is read from it."""

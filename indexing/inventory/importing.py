@@ -7,7 +7,7 @@ one that was refused, cancelled or given up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +31,7 @@ from vaulthalla.errors import DETACHED, NotFound, Refused, VaulthallaError
 from vaulthalla.remedies import sync_of
 from vaulthalla.vaults.lookup import api_key_by_name
 from vaulthalla.vaults.models import ApiKey, Vault, VaultKind
-from vaulthalla.work import doorbell
+from vaulthalla.work import doorbell, process
 from vaulthalla.work.engine import (
     Lease,
     NewChunk,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 MOST_REMOVED_PERCENT = 10
 # As many rows of an inventory for each of the index, and the index is next to nothing beside it.
 MOST_BESIDE = 100
-OPEN, MERGE, AGAIN = "inventory.open", "inventory.merge", "inventory.again"
+OPEN, CHECK, MERGE = "inventory.open", "inventory.check", "inventory.merge"
 # What is wrong with the input, told by a run as it would be by a command that reads it itself.
 REFUSALS = frozenset(
     {
@@ -228,36 +228,60 @@ class Import:
 # --- the chunks
 
 
-def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any], keep: Callable[[], None]) -> list[NewChunk]:
-    """What loads a delivery and then merges it, or tells that it is known. Raises Refused for a local file that is
-    damaged.
-    """
-    scope = {"bucket": vault.bucket, "prefix": vault.prefix, "part": options["prefix"]}
-    columns = None if delivery.columns is None else list(delivery.columns)
-    read = {"scope": scope, "columns": columns, "has_header": delivery.has_header}
-    if (same := known.import_of(vault, delivery, read, keep)) is not None:
-        return [NewChunk(AGAIN, Phase.PLAN, Queue.INDEX, payload={"run": same.pk})]
+def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> list[NewChunk]:
+    """What loads a delivery and then merges it. Raises Refused for a local file that is damaged."""
+    read = _read(delivery, vault, options)
     loads = loading.load_chunks(delivery, common={**read, "api_key": options["api_key"]})
     wanted = {"as_of": delivery.as_of.isoformat(), "part": options["prefix"], "replace": options["replace"]}
     items = sum(chunk.items for chunk in loads) // 2
     return [*loads, NewChunk(MERGE, Phase.PLAN, Queue.INDEX, payload={**wanted, "read": read}, items=items)]
 
 
+def _read(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How rows are read, and what for."""
+    scope = {"bucket": vault.bucket, "prefix": vault.prefix, "part": options["prefix"]}
+    columns = None if delivery.columns is None else list(delivery.columns)
+    return {"scope": scope, "columns": columns, "has_header": delivery.has_header}
+
+
 @handler(OPEN)
 def open_remote(lease: Lease) -> None:
     """Finds a delivery in a bucket, and adds the chunks that load it if the budget covers all of them."""
     run = lease.load_run()
-    vault, options = _vault(run), run.options
-    source = Source(**options["source"])
-    key = ApiKey.objects.get(pk=options["api_key"])
+    source = Source(**run.options["source"])
+    key = ApiKey.objects.get(pk=run.options["api_key"])
     remote = Remote(lease, key, location(source.name).bucket)
-    delivery = source.delivery_of(remote, vault.bucket)
-    chunks = chunks_of(delivery, vault, options, lease.keep)
-    if any(chunk.kind == loading.KIND for chunk in chunks):
+    delivery = source.delivery_of(remote, _vault(run).bucket)
+    same = _same(lease, run, delivery)
+    if same is None:
         remote.afford(delivery)
     with lease.commit():
         remote.meter.close()
-        add_chunks(run.pk, chunks)
+        _go_on(run, delivery, same)
+
+
+@handler(CHECK)
+def check_local(lease: Lease) -> None:
+    """Looks whether a delivery of this host was imported before, now that no other import is under way."""
+    run, delivery = lease.load_run(), Delivery.of(lease.payload)
+    same = _same(lease, run, delivery)
+    with lease.commit():
+        _go_on(run, delivery, same)
+
+
+def _same(lease: Lease, run: Run, delivery: Delivery) -> Run | None:
+    """The import of the same delivery after which nothing of it would be news; `--replace` reads it all the same."""
+    vault, options = _vault(run), run.options
+    if options["replace"]:
+        return None
+    return known.import_of(vault, delivery, _read(delivery, vault, options), lease.keep)
+
+
+def _go_on(run: Run, delivery: Delivery, same: Run | None) -> None:
+    if same is None:
+        add_chunks(run.pk, chunks_of(delivery, _vault(run), run.options))
+    else:
+        Run.objects.filter(pk=run.pk).update(result=known.told_again(same))
 
 
 @handler(MERGE)
@@ -274,16 +298,6 @@ def merge_staged(lease: Lease) -> None:
         checkpoint.items_done = Chunk.objects.values_list("items_total", flat=True).get(pk=lease.chunk_id)
 
 
-@handler(AGAIN)
-def told_already(lease: Lease) -> None:
-    """What an import of the same delivery came to, less what it changed."""
-    with lease.commit():
-        before = Run.objects.get(pk=lease.payload["run"])
-        told = {name: value for name, value in before.result.items() if name != "manifest"}
-        unchanged = {"added": 0, "changed": 0, "removed": 0, "known_since": before.pk}
-        Run.objects.filter(pk=lease.run_id).update(result=told | unchanged)
-
-
 def _staged(lease: Lease) -> Import:
     """What the chunks before have loaded."""
     wanted = lease.payload
@@ -298,7 +312,8 @@ def _staged(lease: Lease) -> Import:
     for part in loaded:
         job.tally += Tally.of(part["tally"])
     job.tables = [part["table"] for part in loaded if part["loaded"]]
-    job.content = known.identity(wanted["read"], wanted["as_of"], [md5 for part in loaded for md5 in part["md5s"]])
+    md5s = [md5 for part in loaded for md5 in part["md5s"]]
+    job.content = known.identity(wanted["read"], wanted["as_of"], md5s)
     if not all(map(sql.is_whole, job.tables)):
         raise VaulthallaError(
             "The database was restarted after a crash, and lost the rows that were staged.",
@@ -315,7 +330,7 @@ def finish(lease: Lease) -> None:
         if run_id == lease.run_id:
             sql.drop(table)
     run = lease.load_run()
-    if run.vault_id is not None and "objects_indexed" in run.result and "known_since" not in run.result:
+    if run.vault_id is not None and "objects_indexed" in run.result and "known_from" not in run.result:
         counts.count(run.vault_id)
 
 
@@ -373,7 +388,11 @@ def start_import(vault: Vault, source: Source, *, part: str = "", replace: bool 
         chunks = [NewChunk(OPEN, Phase.PREPARE, Queue.INDEX)]
     else:
         options |= {"files": [file.name for file in delivery.files][:100], "as_of": rfc3339(delivery.as_of)}
-        chunks = chunks_of(delivery, vault, options, keep=lambda: None)
+        if replace or known.last_import(vault, delivery) is None:
+            chunks = chunks_of(delivery, vault, options)
+        else:
+            pool = process.host_pool()
+            chunks = [NewChunk(CHECK, Phase.PREPARE, Queue.INDEX, payload=delivery.as_json(), pool=pool)]
     chunks += publish_chunks(vault)
     return attach_or_create(vault, RunKind.INVENTORY, options=options, chunks=chunks)
 
@@ -396,8 +415,8 @@ def command(console: Console, vault: Vault, run: Run, *, detach: bool) -> int:
         return DETACHED
     if run.status != RunStatus.SUCCESS:
         raise _failure(run)
-    if since := run.result.get("known_since"):
-        console.message(f"Run {since} has imported the same files: nothing of them is news.")
+    if first := run.result.get("known_from"):
+        console.message(f"Run {first} has imported the same files: they were not read again.")
     for place in run.result["first_bad"]:
         console.message(f"Not used: {place}")
     console.result(result_json(vault, run), result_text)
@@ -415,7 +434,15 @@ def _failure(run: Run) -> VaulthallaError:
 def result_json(vault: Vault, run: Run) -> dict[str, Any]:
     names = ("objects_indexed", "added", "changed", "removed", "doubtful", "rows_skipped", "skipped", "as_of")
     counts = {name: run.result[name] for name in names}
-    return {"run": str(run.pk), "vault": vault.name, **counts, "requests": spent(run.pk).as_json()}
+    first = run.result.get("known_from")
+    known_from = None if first is None else str(first)
+    return {
+        "run": str(run.pk),
+        "vault": vault.name,
+        **counts,
+        "known_from": known_from,
+        "requests": spent(run.pk).as_json(),
+    }
 
 
 def result_text(value: dict[str, Any]) -> str:

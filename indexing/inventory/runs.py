@@ -7,7 +7,6 @@ the order of their first keys, the pieces of all runs give all rows in order. No
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexing.digests import BIGINT_OID, COLUMNS, EPOCH_MICROS, TEXT_OID, TIME_OID
+from indexing.digests import BETWEEN, EPOCH_MICROS, OPTIONAL, of_columns
 from indexing.inventory.batches import raw
 from indexing.inventory.rows import EPOCH, MICROSECOND
 
@@ -146,7 +145,7 @@ def _newest(table: Any) -> Any:
 class Blocks:
     """Some rows in blocks of ROWS_A_DIGEST: the keys after and up to which each lies, and its digest.
 
-    `told`: of `indexing.sql.OPTIONAL`, what any of the rows has.
+    `told`: of `digests.OPTIONAL`, what any of the rows has.
     """
 
     table: Any
@@ -201,23 +200,38 @@ def digested(tables: Iterable[Any], clock: Clock) -> Iterator[Blocks]:
     """All rows in order, table by table, with their digests (`indexing.digests`)."""
     after = ""
     for table in tables:
-        parts: list[Any] = [_int4(COLUMNS)]
-        for name in _TEXTS:
-            parts += [_int4(TEXT_OID), *_text(_column(table, name))]
-        parts += [_int4(BIGINT_OID), *_integer(_column(table, "size"))]
-        parts += [_int4(TIME_OID), *_time(_column(table, "last_modified"))]
-        rows = _joined(parts, table.num_rows)
-        blocks = [rows.slice(start, ROWS_A_DIGEST) for start in range(0, table.num_rows, ROWS_A_DIGEST)]
-        ends = [min(table.num_rows, start + ROWS_A_DIGEST) for start in range(0, table.num_rows, ROWS_A_DIGEST)]
+        told = frozenset(name for name in OPTIONAL if raw(_column(table, name)))
+        texts = [_by_block(_column(table, name), BETWEEN) for name in _TEXTS if name in told or name not in OPTIONAL]
+        sizes = _by_block(_swapped(_column(table, "size")), b"")
+        times = _by_block(_known_times(_column(table, "last_modified")), b"")
+        ends = [*range(ROWS_A_DIGEST, table.num_rows, ROWS_A_DIGEST), table.num_rows]
         last = [table["key"][end - 1].as_py() for end in ends]
         yield Blocks(
             table=table,
             clock=clock,
             spans=list(zip([after, *last[:-1]], last, strict=True)),
-            digests=[hashlib.md5(raw(block), usedforsecurity=False).hexdigest() for block in blocks],
-            told=frozenset(name for name in ("version_id", "archive_status") if raw(_column(table, name))),
+            digests=[
+                of_columns(end - n * ROWS_A_DIGEST, (text[n] for text in texts), sizes[n], times[n])
+                for n, end in enumerate(ends)
+            ],
+            told=told,
         )
         after = last[-1]
+
+
+def _known_times(column: Any) -> Any:
+    """As `indexing.digests` has them."""
+    times = _swapped(pc.subtract(column.cast(pa.int64()), EPOCH_MICROS))
+    return pc.if_else(pc.is_valid(column), times, pa.scalar(b"\0", pa.binary())) if column.null_count else times
+
+
+def _by_block(column: Any, between: bytes) -> list[bytes]:
+    """The values of each block as one."""
+    count = len(column)
+    offsets = pa.array([*range(0, count, ROWS_A_DIGEST), count], pa.int32())
+    blocks = pa.ListArray.from_arrays(offsets, column.cast(pa.binary()))
+    joined: list[bytes] = pc.binary_join(blocks, between).to_pylist()
+    return joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,15 +279,20 @@ def _text(column: Any) -> list[Any]:
 
 def _integer(column: Any) -> list[Any]:
     """Length and bytes of each; null has no bytes."""
-    count = len(column)
-    swapped = array("q", bytes(column.buffers()[1][8 * column.offset : 8 * (column.offset + count)]))
-    if sys.byteorder == "little":
-        swapped.byteswap()
-    values = pa.Array.from_buffers(pa.binary(8), count, [None, pa.py_buffer(swapped)]).cast(pa.binary())
+    values = _swapped(column)
     if not column.null_count:
         return [_int4(8), values]
     joined = pc.binary_join_element_wise(pa.scalar(_int4(8), pa.binary()), values, b"")
     return [pc.if_else(pc.is_valid(column), joined, pa.scalar(_NULL, pa.binary()))]
+
+
+def _swapped(column: Any) -> Any:
+    """The eight bytes of each, big-endian; of null any."""
+    count = len(column)
+    swapped = array("q", bytes(column.buffers()[1][8 * column.offset : 8 * (column.offset + count)]))
+    if sys.byteorder == "little":
+        swapped.byteswap()
+    return pa.Array.from_buffers(pa.binary(8), count, [None, pa.py_buffer(swapped)]).cast(pa.binary())
 
 
 def _time(column: Any) -> list[Any]:

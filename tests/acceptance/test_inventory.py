@@ -131,6 +131,7 @@ def test_the_newest_complete_delivery(remote: Remote) -> None:
     assert datetime.fromisoformat(said["as_of"]) == AS_OF
     again = remote("--latest", remote.config)
     assert (again["objects_indexed"], again["added"], again["as_of"]) == (2, 0, said["as_of"])
+    assert (said["known_from"], again["known_from"]) == (None, said["run"])
     # The manifest and its checksum tell that its files are known.
     assert (again["requests"]["list"], again["requests"]["get"], again["requests"]["put"]) == (1, 2, 0)
     error = remote.error("--latest", f"s3://{remote.bucket.name}/elsewhere/")

@@ -312,6 +312,7 @@ def test_r2_deletes_after_a_look(recorder: tuple[str, type[_Recorder]], proxy: P
     assert seen(proxy) == counted(meter) == {"put": 1, "head": 3, "delete": 1}
 
 
+@pytest.mark.usefixtures("_way")
 def test_an_error_in_a_200_is_no_page(recorder: tuple[str, type[_Recorder]], meter: CountingMeter) -> None:
     endpoint, handler = recorder
     handler.answer = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>Later.</Message></Error>"
@@ -319,6 +320,16 @@ def test_an_error_in_a_200_is_no_page(recorder: tuple[str, type[_Recorder]], met
     with pytest.raises(StoreUnavailable):
         store.list_page()
     assert len(handler.heads) == meter.counts[RequestClass.LIST] == direct.ATTEMPTS
+    # Nobody says that such an answer is free.
+    assert meter.answers == {(RequestClass.LIST, 200): direct.ATTEMPTS}
+
+
+def test_an_error_in_a_200_is_no_copy(recorder: tuple[str, type[_Recorder]], meter: CountingMeter) -> None:
+    endpoint, handler = recorder
+    handler.answer = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>Later.</Message></Error>"
+    with pytest.raises(StoreUnavailable):
+        S3Store(config_for(endpoint, provider="aws"), meter).copy("a", "b", source_etag="e")
+    assert meter.answers == {(RequestClass.COPY, 200): direct.ATTEMPTS}
 
 
 def test_keys_are_asked_for_encoded_and_with_restore_states(

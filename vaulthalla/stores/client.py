@@ -150,9 +150,9 @@ def _create(config: ClientConfig) -> Any:
     events = client.meta.events
     events.register_last("before-send.s3", _count)
     events.unregister("before-parse.s3.*", _handle_200_error)
-    # The latter goes first: what the former makes a 500 of came as a 200, and no provider says that this is free.
-    events.register_first("before-parse.s3.*", _whole_answer)
+    # In this order: what comes second turns a 200 with an error in it, which nobody says to be free, into a 500.
     events.register_first("before-parse.s3.*", _answered)
+    events.register_first("before-parse.s3.*", _whole_answer)
     if config.copy_condition_prefix:
         events.register("before-call.s3.CopyObject", partial(_rename_conditions, config.copy_condition_prefix))
     return client

@@ -59,6 +59,7 @@ RECEIVED = {
     "x-amz-server-side-encryption": "ServerSideEncryption",
     "x-amz-server-side-encryption-customer-algorithm": "SSECustomerAlgorithm",
 }
+NOT_IN_QUERY = ("Bucket", "OptionalObjectAttributes")
 METADATA = "x-amz-meta-"
 # An answer to a condition, not a redirection.
 NOT_MODIFIED = 304
@@ -205,7 +206,7 @@ def _pool(client: Any, address: str) -> urllib3.HTTPConnectionPool:
 
 
 def _query(parameters: Mapping[str, Any]) -> dict[str, str]:
-    told = {QUERY[name]: str(value) for name, value in parameters.items() if name in QUERY}
+    told = {QUERY[name]: str(value) for name, value in parameters.items() if name not in NOT_IN_QUERY}
     return {"list-type": "2", **told}
 
 

@@ -66,20 +66,22 @@ def _read_alike(body: bytes) -> Read | None:
         return None
     head, opened, rest = text.partition(_OPEN)
     inner, closed, tail = rest.rpartition(_CLOSE)
-    if not (opened and closed):
-        return None
-    objects = (opened + inner + closed).replace("&quot;", '"')
-    if "&" in objects or not objects.isprintable():
+    objects = (opened + inner + closed).replace("&quot;", '"').replace("&#34;", '"')
+    if not (opened and closed) or "&" in objects or not objects.isprintable() or "<!" in head + tail:
         return None
     first = objects[: objects.find(_CLOSE) + len(_CLOSE)]
-    entries, prefixes, top = _read((head + first + tail).encode())
+    try:
+        (entry,), _, _ = _read(first.encode())
+        others, prefixes, top = _read((head + tail).encode())
+    except BadListing:
+        return None
     names, pattern = _shape(_LEAF.sub(r"<\1>\0</\1>", first))
     found = pattern.findall(objects)
     tags = len(found) * first.count("<")
-    if len(names) < 2 or not tags == objects.count("<") == objects.count(">"):
+    if others or len(names) < 2 or not tags == objects.count("<") == objects.count(">"):
         return None
-    alike = [dict(zip(names, values, strict=True)) for values in found]
-    return (alike, prefixes, top) if alike[0].items() <= entries[0].items() else None
+    entries = [dict(zip(names, values, strict=True)) for values in found]
+    return (entries, prefixes, top) if entries[0] == entry else None
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +123,7 @@ def _read(body: bytes) -> Read:
     parser.CharacterDataHandler = text.append
     try:
         parser.Parse(body, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # also an encoding that nobody knows
         raise BadListing(f"the page is not whole: {error}") from error
     return entries, prefixes, top
 

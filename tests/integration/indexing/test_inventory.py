@@ -101,6 +101,7 @@ def test_a_file_with_a_header(vault: Vault, vh: Vh) -> None:
         "rows_skipped": 0,
         "skipped": {},
         "as_of": "2026-11-20T00:00:00Z",
+        "known_from": None,
     }
     assert live(vault) == known(*ODD)
     state = IndexState.objects.get()

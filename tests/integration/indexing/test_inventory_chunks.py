@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -141,24 +141,26 @@ def test_a_merge_that_nobody_heard_of_is_not_made_again(vault: Vault, tmp_path: 
     assert (ended.status, ended.result["added"], ended.result["objects_indexed"]) == (RunStatus.SUCCESS, 2, 2)
 
 
+def loaded(run: Run) -> bool:
+    """Whether a run, once it is over, has read files."""
+    ended = drive(run.pk)
+    assert ended.status == RunStatus.SUCCESS, ended.error_message
+    return ended.chunks.filter(kind="inventory.load").exists()
+
+
 @pytest.mark.parametrize("form", ["CSV", "Parquet", "ORC"])
 def test_the_same_delivery_is_not_loaded_twice(vault: Vault, tmp_path: Path, form: str) -> None:
     first = drive(started(vault, tmp_path, "a", "b", form=form).pk)
-    again = start_import(vault, Source(**first.options["source"]))
-    assert not again.chunks.filter(kind="inventory.load").exists()
-    ended = drive(again.pk)
-    assert ended.status == RunStatus.SUCCESS
-    told = {name: ended.result[name] for name in ("objects_indexed", "added", "changed", "removed", "as_of")}
-    assert told == {
-        **told,
-        "objects_indexed": 2,
-        "added": 0,
-        "changed": 0,
-        "removed": 0,
-        "as_of": "2026-11-20T00:00:00Z",
-    }
-    third = drive(start_import(vault, Source(**first.options["source"])).pk)
-    assert third.result["known_since"] == again.pk
+    source = Source(**first.options["source"])
+    for _ in range(2):
+        again = start_import(vault, source)
+        assert not loaded(again)
+        again.refresh_from_db()
+        told = {name: again.result[name] for name in ("objects_indexed", "added", "changed", "removed", "as_of")}
+        assert list(told.values()) == [2, 0, 0, 0, "2026-11-20T00:00:00Z"]
+        assert again.result["known_from"] == first.pk
+    # Whoever insists has it read.
+    assert loaded(start_import(vault, source, replace=True))
 
 
 def test_a_known_delivery_that_was_damaged_is_refused(vault: Vault, tmp_path: Path) -> None:
@@ -166,46 +168,63 @@ def test_a_known_delivery_that_was_damaged_is_refused(vault: Vault, tmp_path: Pa
     [data] = tmp_path.rglob("*.csv.gz")
     whole = data.read_bytes()
     data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(Refused, match="its MD5 is"):
-        start_import(vault, source)
+    error = failure_of(drive(start_import(vault, source).pk))
+    assert (error.code, "its MD5 is" in error.message) == ("input_damaged", True)
 
 
-KNOWN = {
+SCHEMA = "bucket,key,size,last_modified_date,etag,storage_class"
+KNOWN: dict[str, Callable[[Path, dict[str, str]], object]] = {
     "other bytes": lambda file, options: file.write_bytes(csv_bytes([row("b")])),
     "another time": lambda file, options: options.update(as_of="2026-11-20T00:00:01Z"),
     "another prefix": lambda file, options: options.update(part="a"),
-    "another schema": lambda file, options: options.update(schema=options["schema"].replace("storage_class", "x")),
+    "another schema": lambda file, options: options.update(schema=SCHEMA.replace("storage_class", "x")),
 }
+
+
+def of_file(vault: Vault, file: Path, names: Sequence[str] = (), **options: str) -> Run:
+    """An import of one file, of certain keys where any are named."""
+    if names:
+        file.write_bytes(csv_bytes([row(name) for name in names]))
+    part = options.pop("part", "")
+    given = {"schema": SCHEMA, "as_of": AS_OF.isoformat(), **options}
+    return start_import(vault, Source(file=str(file), **given), part=part)
 
 
 @pytest.mark.parametrize("differs", KNOWN)
 def test_what_is_not_the_same_delivery_is_loaded(vault: Vault, tmp_path: Path, differs: str) -> None:
-    file = tmp_path / "f.csv"
-    file.write_bytes(csv_bytes([row("a")]))
-    names = "bucket,key,size,last_modified_date,etag,storage_class"
-    options = {"schema": names, "as_of": "2026-11-20T00:00:00Z", "part": ""}
-
-    def begun() -> Run:
-        given = {name: value for name, value in options.items() if name != "part"}
-        return start_import(vault, Source(file=str(file), **given), part=options["part"], replace=True)
-
-    drive(begun().pk)
-    again = begun()
-    assert not again.chunks.filter(kind="inventory.load").exists()
-    drive(again.pk)
+    file, options = tmp_path / "f.csv", dict[str, str]()
+    assert loaded(of_file(vault, file, ["a"]))
+    assert not loaded(of_file(vault, file))
     KNOWN[differs](file, options)
-    assert begun().chunks.filter(kind="inventory.load").exists()
+    assert loaded(of_file(vault, file, **options))
 
 
 def test_an_index_that_forgot_or_went_on_is_told_again(vault: Vault, tmp_path: Path) -> None:
-    run = drive(started(vault, tmp_path, "a").pk)
-    source = Source(**run.options["source"])
+    source = Source(**drive(started(vault, tmp_path, "a").pk).options["source"])
     IndexState.objects.update(snapshot_as_of=AS_OF + timedelta(days=1))
-    again = start_import(vault, source)
-    assert again.chunks.filter(kind="inventory.load").exists()
-    drive(again.pk)
+    assert loaded(start_import(vault, source))
     merge.reset(vault.pk)
-    assert start_import(vault, source).chunks.filter(kind="inventory.load").exists()
+    assert loaded(start_import(vault, source))
+
+
+def test_an_import_counts_once_it_is_merged(vault: Vault, tmp_path: Path) -> None:
+    """Whatever becomes of its run: the one before it is not the last one any more."""
+    loaded(of_file(vault, tmp_path / "a.csv", ["a", "both"]))
+    merge.reset(vault.pk)
+    other = of_file(vault, tmp_path / "b.csv", ["b", "both"])
+    while work(other) != "inventory.merge":
+        pass
+    request_cancel(other.pk)
+    assert drive(other.pk).status == RunStatus.CANCELLED
+    assert loaded(of_file(vault, tmp_path / "a.csv"))
+    assert {found.key for found in RemoteObject.objects.filter(tombstone=False)} == {"a", "b", "both"}
+
+
+def test_an_import_in_the_way_counts(vault: Vault, tmp_path: Path) -> None:
+    """What is known is found out when no other import can come between."""
+    loaded(of_file(vault, tmp_path / "a.csv", ["a", "both"]))
+    of_file(vault, tmp_path / "b.csv", ["b", "both"])
+    assert loaded(of_file(vault, tmp_path / "a.csv"))
 
 
 def test_rows_that_a_crash_of_the_database_took(vault: Vault, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def look_at_findings(vault: Vault) -> None:
 @pytest.mark.parametrize(
     ("do", "index"),
     [
-        (bookkeeping, "scan_ranges_are_disjoint"),
+        (bookkeeping, "indexing_scanrange_vault_id"),
         (merges, "indexing_remoteobject_pkey"),
         (look_at_findings, "indexing_finding_pkey"),
     ],
