@@ -160,6 +160,9 @@ def preflight(
     if all(line.reserved is None for line in lines.values()):
         keep(purse, _judged(purse, ahead, prices).notes)
         return
+    # What the looks before the plan set aside and did not need would be in its way.
+    sql.shrink(run_id)
+    lines = sql.lock(run_id, dict.fromkeys(RequestClass, 0))
     decision = _more(purse, _lacking(lines, needs), overridable=True)
     if not decision.allowed:
         spent_again = sum(

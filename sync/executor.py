@@ -397,10 +397,13 @@ def _row(outcome: Outcome) -> tuple[int, str, str, str, str]:
     # What is not over keeps the action it was planned with: by that its phase finds it, and deletes wait for it.
     over = outcome.status in (OperationStatus.DONE, OperationStatus.SKIPPED)
     action = (outcome.action or operation.action) if over else operation.planned
+    # What was staged must be found again; what a copy was made of tells its price.
+    source = {name: value for name, value in operation.progress.items() if name == "source"}
+    progress = outcome.progress if outcome.status == OperationStatus.STAGED else source
     return (
         operation.id,
         outcome.status.value,
         outcome.reason,
         action.value,
-        msgspec.json.encode(outcome.progress if outcome.status == OperationStatus.STAGED else {}).decode(),
+        msgspec.json.encode(progress).decode(),
     )

@@ -218,6 +218,17 @@ def test_the_manifest_lies_in_standard_whatever_the_vault_writes(of: Any, moto: 
     assert set(classes.values()) == {"STANDARD"}
 
 
+def test_a_copy_costs_what_its_class_does(of: Any, moto: Stage, vh: Vh) -> None:
+    vault = of("aws", stage=moto)
+    vh.run("vault", "update", vault.name, "--storage-class", "STANDARD_IA", code=0)
+    vault.write("a", b"a" * 2**21)
+    vault.sync()
+    (vault.root / "a").rename(vault.root / "b")
+    planned, run = vault.vault("dry-run"), vault.sync()
+    assert (planned["requests"]["copy"], run["requests"]["copy"]) == (1, 1)
+    assert run["cost"]["amount"] == planned["price"]["amount"]
+
+
 def test_a_5xx_counts_and_costs_nothing(of: Any, roto: Stage, vh: Vh) -> None:
     vault = of("aws")
     vault.sync()

@@ -83,9 +83,11 @@ def profile_of(provider: str) -> Profile:
 
 
 def capabilities_of(provider: str, proven: Mapping[str, object] | None = None) -> Capabilities:
-    """The provider's promises; with `proven` (`Vault.capabilities`), only the conditions it says a probe proved."""
+    """The provider's promises; of a bucket only the conditions that `proven` (`Vault.capabilities`) says were proved:
+    none where it is empty.
+    """
     promised = profile_of(provider).capabilities
-    if not proven:
+    if proven is None:
         return promised
     known = {name: bool(proven.get(name)) for name in ALL_CONDITIONS}
     return replace(promised, **known)  # type: ignore[arg-type]

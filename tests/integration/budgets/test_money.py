@@ -113,6 +113,18 @@ def test_a_plan_is_reserved_spent_and_the_rest_released(made: Made) -> None:
     assert {e["kind"] for e in entries(10)} == {"reserve", "settle", "release"}
 
 
+def test_what_a_look_did_not_need_is_not_in_a_plans_way(made: Made) -> None:
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "1"})
+    run = started(made(), chunks=2)
+    meter = ChunkMeter(lease := leased(run))
+    assert meter.draw(Requests({GET: 50})) is Draw.DRAWN
+    meter.attempt(GET)
+    end(lease)
+    plan(run, get=99)
+    finish(run)
+    assert movements(run) == {"reserve": Decimal("1.49"), "settle": Decimal("-0.01"), "release": Decimal("-1.48")}
+
+
 def test_what_was_not_billed_is_spent_again(made: Made) -> None:
     """Of a limit that the plan uses up, to the last request."""
     set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.1"})

@@ -90,6 +90,8 @@ def test_a_probe_outranks_a_promise() -> None:
     assert capabilities_of("aws").conditional_delete
     proven = capabilities_of("aws", {"conditional_put": True, "conditional_delete": False})
     assert (proven.conditional_put, proven.conditional_copy, proven.conditional_delete) == (True, False, False)
+    unproven = capabilities_of("aws", {})
+    assert (unproven.conditional_put, unproven.conditional_copy, unproven.conditional_delete) == (False, False, False)
     assert capabilities_of("cloudflare-r2").ordering is Ordering.UNSPECIFIED
 
 
