@@ -222,9 +222,9 @@ class Workshop:
         try:
             info = self.store.head(operation.path)
         except ObjectMissing as missing:
-            ledger.gone.append((operation.path, missing.observed_at or datetime.now(UTC)))
+            ledger.missed(operation.path, missing.observed_at or datetime.now(UTC))
             return None
-        ledger.seen.append(info)
+        ledger.saw(info)
         remote = remote_of(info)
         if not self.is_bucket and operation.action is Action.VERIFY:
             digest = hashlib.sha256()
@@ -359,7 +359,7 @@ class Workshop:
             operation.action, operation.cost = Action.UPLOAD, Requests()
             raise Unfinished from None
         info = _own(sides.path, local, written, source.storage_class, mtime_ns=source.mtime_ns)
-        ledger.written.append(info)
+        ledger.wrote(info)
         ledger.agree(sides.path, local, remote_of(info), local.sha256)
         return self._done(operation, ledger, Action.COPY)
 
@@ -384,7 +384,7 @@ class Workshop:
             "beside": beside,
             "action": action.value,
         }
-        ledger.seen.append(msgspec.structs.replace(info, sha256=sha256))
+        ledger.saw(msgspec.structs.replace(info, sha256=sha256))
         return self._outcome(operation, ledger, OperationStatus.STAGED)
 
     def _fetch(self, operation: Operation, remote: Remote) -> tuple[Staged, ObjectInfo, bytes]:
@@ -482,7 +482,7 @@ class Workshop:
             return self._outcome(operation, ledger, OperationStatus.REPLAN, reason="changed_since_planned")
         remote = _present(sides.remote)
         gone_at = self.store.delete(sides.path, if_match=remote.etag)
-        ledger.gone.append((sides.path, gone_at))
+        ledger.deleted(sides.path, gone_at)
         ledger.dropped.append(sides.path)
         return self._done(operation, ledger, Action.DELETE_REMOTE)
 
@@ -496,11 +496,8 @@ class Workshop:
     # --- parts of the above
 
     def _is_back(self, sides: Sides) -> bool:
-        """Whether a file that was gone when the delete was planned is there again."""
-        try:
-            return sides.local is None and self.tree.fingerprint(sides.path) is not None
-        except LocalChanged:
-            return True
+        """Whether a file that was gone when the delete was planned is there again, or may be."""
+        return sides.local is None and not self.tree.is_absent(sides.path)
 
     def _open(self, path: str, local: Local) -> BinaryIO:
         """The file, if it still is the one that was planned."""
@@ -530,7 +527,7 @@ class Workshop:
             ledger.agree(path, sent, _present(sides.remote), sent.sha256)
         else:
             info = _own(path, sent, written, self.vault.storage_class or "STANDARD", mtime_ns=sent.mtime_ns)
-            ledger.written.append(info)
+            ledger.wrote(info)
             ledger.agree(path, sent, remote_of(info), sent.sha256)
         ledger.hashed(path, sent)
 
@@ -673,10 +670,15 @@ def _hash(file: BinaryIO, local: Local) -> Local:
 
 
 def _check_body(path: str, info: ObjectInfo, remote: Remote, sha256: bytes, md5: Callable[[], bytes] | None) -> None:
-    """Refuses a body that is not the object's: by our SHA-256, else by an ETag that is an MD5."""
+    """Refuses a body that is not the object's: by our SHA-256, else by an ETag that is an MD5.
+
+    Whoever replaces a body may keep the metadata that it had: the store's own MD5 is the better witness.
+    """
     promised = info.sha256 or remote.sha256
-    if promised is not None:
-        if promised != sha256:
-            raise BodyCorrupt(f"{path}: the body does not have the SHA-256 it was written with.")
-    elif md5 is not None and info.etag_is_md5 and info.etag != md5().hex():
-        raise BodyCorrupt(f"{path}: the body does not have the MD5 of its ETag.")
+    if promised == sha256:
+        return
+    if md5 is not None and info.etag_is_md5:
+        if info.etag != md5().hex():
+            raise BodyCorrupt(f"{path}: the body does not have the MD5 of its ETag.")
+    elif promised is not None:
+        raise BodyCorrupt(f"{path}: the body does not have the SHA-256 it was written with.")

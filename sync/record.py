@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from indexing.merge import observe, observe_gone
 from indexing.models import Source
@@ -15,6 +15,14 @@ from sync.decide import Action, Decision, Local, Remote, Sides
 from vaulthalla.stores.base import ObjectInfo
 
 Row = tuple[Any, ...]
+
+
+class Learnt(NamedTuple):
+    """What a store said of a key: an object, or the store time at which there was none."""
+
+    key: str
+    source: Source
+    what: ObjectInfo | datetime
 
 
 @dataclass(kw_only=True)
@@ -38,9 +46,7 @@ class Ledger:
     local_put: list[Row] = field(default_factory=list)
     local_gone: list[str] = field(default_factory=list)
     hashes: list[Row] = field(default_factory=list)
-    written: list[ObjectInfo] = field(default_factory=list)
-    seen: list[ObjectInfo] = field(default_factory=list)
-    gone: list[tuple[str, datetime]] = field(default_factory=list)
+    remote: list[Learnt] = field(default_factory=list)
 
     def verdict(self, sides: Sides, decision: Decision) -> None:
         """A decision that needs no work."""
@@ -73,6 +79,21 @@ class Ledger:
 
     def hashed(self, path: str, local: Local) -> None:
         self.hashes.append((path, local.mtime_ns, local.inode, local.sha256, local.md5, local.multipart_etag))
+
+    def saw(self, info: ObjectInfo) -> None:
+        """An object that somebody's write has left."""
+        self.remote.append(Learnt(info.key, Source.HEAD, info))
+
+    def missed(self, key: str, at: datetime) -> None:
+        self.remote.append(Learnt(key, Source.HEAD, at))
+
+    def wrote(self, info: ObjectInfo) -> None:
+        """An object that our own write has left."""
+        self.remote.append(Learnt(info.key, Source.OWN, info))
+
+    def deleted(self, key: str, at: datetime) -> None:
+        """By a delete of our own."""
+        self.remote.append(Learnt(key, Source.OWN, at))
 
     def absorb(self, other: Ledger) -> None:
         """Takes over everything that another ledger of the same vault holds."""
@@ -113,12 +134,14 @@ class Ledger:
         sql.put_hashes(vault, self.hashes)
 
     def _write_index(self) -> None:
-        if self.seen:
-            observe(self.vault_id, self.seen, source=Source.HEAD, since=self.since)
-        if self.written:
-            observe(self.vault_id, self.written, source=Source.OWN, since=self.since)
-        if self.gone:
-            observe_gone(self.vault_id, self.gone, source=Source.OWN, since=self.since)
+        """Of each key what was learnt last: a look before a write knows nothing of it."""
+        latest = {learnt.key: learnt for learnt in self.remote}
+        for source in (Source.HEAD, Source.OWN):
+            told = [(key, what) for key, by, what in latest.values() if by is source]
+            if there := [what for _, what in told if isinstance(what, ObjectInfo)]:
+                observe(self.vault_id, there, source=source, since=self.since)
+            if gone := [(key, what) for key, what in told if isinstance(what, datetime)]:
+                observe_gone(self.vault_id, gone, source=source, since=self.since)
 
     def _settle(self, sides: Sides, decision: Decision) -> None:
         local, remote = versions(sides)

@@ -96,6 +96,21 @@ class Tree:
         except FileNotFoundError:
             return None
 
+    def is_absent(self, path: str) -> bool:
+        """Whether no file can be at `path`: there is nothing or a directory, or a file where its directory would be.
+
+        A symbolic link there, or on the way, may lead to one.
+        """
+        segments = _checked(path).split("/")
+        for depth in range(1, len(segments) + 1):
+            try:
+                found = os.stat("/".join(segments[:depth]), dir_fd=self.fd, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return True
+            if not stat_module.S_ISDIR(found.st_mode):
+                return stat_module.S_ISREG(found.st_mode) and depth < len(segments)
+        return True
+
     def open_read(self, path: str) -> BinaryIO:
         """Unbuffered. Raises LocalChanged when there is no regular file at `path`."""
         try:

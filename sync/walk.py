@@ -55,6 +55,9 @@ class Block:
         mtime, ctime, inode = seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
         if seen.st_mode & _TYPE != _REGULAR and not skip:
             skip = "symlink" if stat_module.S_ISLNK(seen.st_mode) else "special"
+        if not (-_SIGN <= mtime < _SIGN and -_SIGN <= ctime < _SIGN):
+            skip = skip or "time_out_of_range"
+            mtime = ctime = 0
         if skip:
             self.skips[len(self.names)] = skip
         if ctime in racy or mtime in racy:

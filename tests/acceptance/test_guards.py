@@ -365,6 +365,66 @@ def test_a_renamed_file_is_copied_on_the_server(roto: Stage, create: CreateVault
     assert vault.files() == vault.bucket.objects()
 
 
+@pytest.mark.parametrize("policy", ["keep_local", "keep_both"])
+def test_what_was_edited_here_outlives_a_delete_there(roto: Stage, create: CreateVault, policy: str) -> None:
+    """The look that finds no object is older than the upload that follows it."""
+    vault = create(roto, "--strategy", "sync", "--on-sync-conflict", policy)
+    assert vault.bucket is not None
+    synced(vault, {"f": b"one", "stays": b"x"})
+    vault.bucket.delete("f")
+    vault.write("f", b"two, edited here")
+    assert done(vault.sync()) == {"upload": 1}
+    assert done(vault.sync()) == {}
+    assert vault.files() == vault.bucket.objects() == {"f": b"two, edited here", "stays": b"x"}
+
+
+def test_a_new_file_outlives_a_refusal(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync")
+    synced(vault, {"stays": b"x"})
+    vault.write("new", b"never seen")
+    roto.proxy.add(Fault(action="error", status=412, request_class="put", key="/new"))
+    assert done(vault.sync()) == {"upload": 1}
+    assert done(vault.sync()) == {}
+    assert vault.files()["new"] == b"never seen"
+
+
+def test_metadata_that_another_writer_kept_is_no_damage(moto: Stage, create: CreateVault) -> None:
+    vault = create(moto, "--strategy", "sync", *LIST_EACH_TIME)
+    assert vault.bucket is not None
+    synced(vault, {"f": b"one"})
+    vault.bucket.put("f", b"two", Metadata=vault.bucket.head("f")["Metadata"])
+    assert done(vault.sync()) == {"download": 1}
+    assert vault.files() == {"f": b"two"}
+    assert done(vault.sync()) == {}
+
+
+@pytest.mark.parametrize("strategy", ["sync", "mirror"])
+def test_a_file_and_a_directory_take_each_others_place(roto: Stage, create: CreateVault, strategy: str) -> None:
+    vault = create(roto, "--strategy", strategy)
+    assert vault.bucket is not None
+    synced(vault, {"stays": b"x", "file": b"f", "emptied": b"e", "folder/in": b"i"})
+    (vault.root / "file").unlink()
+    vault.write("file/below", b"b")
+    (vault.root / "emptied").unlink()
+    (vault.root / "emptied").mkdir()
+    shutil.rmtree(vault.root / "folder")
+    vault.write("folder", b"a file now")
+    assert done(vault.sync("--allow-deletes")) == {"upload": 2, "delete_remote": 3}
+    assert vault.bucket.objects() == vault.files() == {"stays": b"x", "file/below": b"b", "folder": b"a file now"}
+    assert done(vault.sync()) == {}
+
+
+def test_a_time_that_nothing_can_hold_keeps_nobody_waiting(roto: Stage, create: CreateVault) -> None:
+    vault = create(roto, "--strategy", "sync")
+    assert vault.bucket is not None
+    vault.write("far", b"from the year 2514")
+    os.utime(vault.root / "far", (2**34, 2**34))
+    vault.write("near", b"n")
+    run = vault.sync()
+    assert (done(run), run["skipped"]) == ({"upload": 1, "path_skipped": 1}, {"time_out_of_range": 1})
+    assert vault.bucket.objects() == {"near": b"n"}
+
+
 def test_archived_objects_wait_for_their_restore(moto: Stage, create: CreateVault) -> None:
     vault = create(moto, "--strategy", "sync", *LIST_EACH_TIME)
     assert vault.bucket is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -33,7 +34,7 @@ def vault() -> Vault:
 
 def seen(vault: Vault, at: datetime, *, since: int | None) -> RemoteObject:
     ledger = Ledger(vault_id=vault.pk, policy="", since=since)
-    ledger.seen.append(ObjectInfo(key="a", size=1, etag="e", last_modified=at, observed_at=at))
+    ledger.saw(ObjectInfo(key="a", size=1, etag="e", last_modified=at, observed_at=at))
     with transaction.atomic():
         ledger.write()
     return RemoteObject.objects.get(vault=vault, key="a")
@@ -47,3 +48,45 @@ def test_what_was_asked_after_a_listing_is_newer_than_it(vault: Vault, later: in
 
 def test_what_may_have_been_asked_before_is_doubtful(vault: Vault) -> None:
     assert seen(vault, NOW + timedelta(seconds=1), since=None).doubtful
+
+
+HEAD_SAW = ObjectInfo(key="a", size=1, etag="theirs", last_modified=NOW, observed_at=NOW)
+WROTE = ObjectInfo(key="a", size=2, etag="ours", last_modified=NOW, observed_at=NOW)
+STEPS: dict[str, Callable[[Ledger], None]] = {
+    "saw": lambda ledger: ledger.saw(HEAD_SAW),
+    "missed": lambda ledger: ledger.missed("a", NOW),
+    "wrote": lambda ledger: ledger.wrote(WROTE),
+    "deleted": lambda ledger: ledger.deleted("a", NOW),
+}
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one commit", "several commits"])
+@pytest.mark.parametrize(
+    ("steps", "etag"),
+    [
+        (["missed", "wrote"], "ours"),
+        (["saw", "wrote"], "ours"),
+        (["saw", "deleted"], ""),
+        (["missed", "wrote", "deleted"], ""),
+        (["deleted", "wrote"], "ours"),
+        (["saw", "missed", "wrote"], "ours"),
+    ],
+    ids=" ".join,
+)
+def test_what_was_learnt_last_holds(vault: Vault, steps: list[str], etag: str, at_once: bool) -> None:
+    """All within the same second of the store's clock."""
+    known = revision_of(vault.pk)
+    whole = Ledger(vault_id=vault.pk, policy="", since=known)
+    for step in steps:
+        part = Ledger(vault_id=vault.pk, policy="", since=known)
+        STEPS[step](part)
+        whole.absorb(part)
+        if not at_once:
+            with transaction.atomic():
+                part.write()
+    if at_once:
+        with transaction.atomic():
+            whole.write()
+    rows = RemoteObject.objects.filter(vault=vault, key="a")
+    assert not rows.filter(doubtful=True).exists()
+    assert [row.etag for row in rows.filter(tombstone=False)] == ([etag] if etag else [])

@@ -381,3 +381,35 @@ def test_an_empty_root_holds_at_most_the_control_directory(tree: Tree, root: Pat
 
 def test_space_is_that_of_the_nearest_directory(tree: Tree) -> None:
     assert tree.free_bytes("not/yet/there") == tree.free_bytes()
+
+
+@pytest.mark.parametrize(
+    ("there", "absent"),
+    [
+        ("nothing", True),
+        ("a directory", True),
+        ("a file in place of its directory", True),
+        ("a file", False),
+        ("a link", False),
+        ("a link in place of its directory", False),
+        ("a pipe", False),
+    ],
+)
+def test_what_stands_at_a_path(tree: Tree, root: Path, there: str, absent: bool) -> None:
+    folder, path = root / "d", root / "d" / "f"
+    if "in place" not in there:
+        folder.mkdir()
+    match there:
+        case "a directory":
+            path.mkdir()
+        case "a file":
+            path.write_bytes(b"x")
+        case "a link":
+            path.symlink_to("elsewhere")
+        case "a pipe":
+            os.mkfifo(path)
+        case "a file in place of its directory":
+            folder.write_bytes(b"x")
+        case "a link in place of its directory":
+            folder.symlink_to("elsewhere")
+    assert tree.is_absent("d/f") is absent
