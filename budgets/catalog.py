@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
-from budgets.catalog_builtin import FREE, builtin
+from budgets.catalog_builtin import BUILTIN, FREE, builtin
 from budgets.catalog_file import Prices
 from budgets.models import PriceList, PriceRate
 from budgets.pricing import ANY, Catalog, Charge, Rate, Unit
@@ -54,10 +55,15 @@ def price_key_of(key: ApiKey) -> tuple[str, str]:
 
 
 def listed(provider: str, region: str) -> Listed | None:
-    """Of the lists that hold now, the one last seen to: of the region, else of all. None: the prices are unknown."""
-    lists = PriceList.objects.filter(provider=provider, valid_from__lte=Now()).annotate(now=Now())
+    """The newest of the lists that are valid by now: of the region, else of all. None: the prices are unknown.
+
+    A built-in list, whose date is that of this software, only stands in where there is no other.
+    """
+    lists = PriceList.objects.filter(provider=provider, valid_from__lte=Now()).annotate(
+        now=Now(), is_builtin=ExpressionWrapper(Q(version__startswith=BUILTIN), output_field=BooleanField())
+    )
     for where in (region, ANY):
-        found = lists.filter(region=where).order_by("-checked_at", "-id").first()
+        found = lists.filter(region=where).order_by("is_builtin", "-valid_from", "-checked_at", "-id").first()
         if found is not None:
             age = max(timedelta(0), found.now - found.checked_at)
             return Listed(catalog=catalog_of(found), source=found.source, age=age)

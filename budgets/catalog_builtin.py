@@ -10,7 +10,8 @@ from budgets.catalog_file import Prices
 from budgets.pricing import ANY, BYTE_CHARGES, Catalog, Charge, Rate, Unit
 
 SNAPSHOT_OF = datetime(2026, 11, 27, tzinfo=UTC)
-VERSION = "builtin-2026-11-27"
+BUILTIN = "builtin-"
+VERSION = f"{BUILTIN}2026-11-27"
 WRITES = (Charge.PUT, Charge.COPY)
 READS = (Charge.GET, Charge.HEAD)
 # Who runs these runs them himself: nobody bills a request. Every other provider without a list is unknown.

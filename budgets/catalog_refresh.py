@@ -35,7 +35,7 @@ class Refreshed:
             case "added":
                 return f"{self.provider} {self.region}: new version {self.version}."
             case "unchanged":
-                return f"{self.provider} {self.region}: version {self.version} still holds."
+                return f"{self.provider} {self.region}: version {self.version} was seen again."
             case _:
                 return f"{self.provider} {self.region}: {self.why}; {known}."
 

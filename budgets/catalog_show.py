@@ -70,7 +70,7 @@ def imported(prices: Prices, *, stored: bool) -> dict[str, Any]:
 
 
 def imported_text(value: dict[str, Any]) -> str:
-    verb = "Stored" if value["stored"] else "Already stored, and still holds"
+    verb = "Stored" if value["stored"] else "Already stored, and seen again"
     return f"{verb}: version {value['version']} of {value['provider']} {value['region']}, {value['rates']} prices."
 
 

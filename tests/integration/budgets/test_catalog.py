@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from budgets.catalog import Listed, listed, seed, store
-from budgets.catalog_builtin import builtin
+from budgets.catalog_builtin import SNAPSHOT_OF, builtin
 from budgets.catalog_refresh import refresh, refresh_in_use
 from budgets.models import PriceList, PriceRate
 from budgets.pricing import Charge
@@ -89,6 +89,25 @@ def test_age() -> None:
 def test_a_list_of_tomorrow_waits() -> None:
     store(read_offer(offer(USAGES, publicationDate="2999-01-01T00:00:00Z")))
     assert listed("aws-s3", REGION) is None
+
+
+def test_the_newest_list_holds_whichever_was_looked_at_last() -> None:
+    older, newer = offer(USAGES, version="old"), offer(USAGES, version="new", publicationDate="2026-11-02T00:00:00Z")
+    store(read_offer(older), checked_at=datetime.now(UTC) - timedelta(days=40))
+    store(read_offer(newer), checked_at=datetime.now(UTC) - timedelta(days=35))
+    store(read_offer(older))
+    store(read_offer(offer(USAGES, version="ancient", publicationDate="2020-01-01T00:00:00Z")))
+    assert held().catalog.version == "new-2"
+    assert held().stale
+    store(read_offer(newer))
+    assert (held().catalog.version, held().stale) == ("new-2", False)
+
+
+def test_any_list_of_ones_own_holds_before_the_built_in_one() -> None:
+    content = offer(USAGES, publicationDate="2020-01-01T00:00:00Z")
+    assert held(region="us-east-1").catalog.version.startswith("builtin-")
+    store(read_offer(content.replace(b"eu-central-1", b"us-east-1")), checked_at=SNAPSHOT_OF - timedelta(days=1))
+    assert held(region="us-east-1").catalog.version == "20261101000000-2"
 
 
 def test_refresh(serve: Callable[[int, bytes], str]) -> None:
