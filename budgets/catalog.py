@@ -54,14 +54,17 @@ def price_key_of(key: ApiKey) -> tuple[str, str]:
     return profile_of(key.provider).price_key, region_of(key.provider, key.endpoint, key.region)
 
 
-def listed(provider: str, region: str) -> Listed | None:
+def listed(provider: str, region: str, *, before: datetime | None = None) -> Listed | None:
     """The newest of the lists that are valid by now: of the region, else of all. None: the prices are unknown.
 
-    A built-in list, whose date is that of this software, only stands in where there is no other.
+    `before`: as it was until then. A built-in list, whose date is that of this software, only stands in where there
+    is no other.
     """
     lists = PriceList.objects.filter(provider=provider, valid_from__lte=Now()).annotate(
         now=Now(), is_builtin=ExpressionWrapper(Q(version__startswith=BUILTIN), output_field=BooleanField())
     )
+    if before is not None:
+        lists = lists.filter(valid_from__lt=before)
     for where in (region, ANY):
         found = lists.filter(region=where).order_by("is_builtin", "-valid_from", "-checked_at", "-id").first()
         if found is not None:

@@ -7,21 +7,22 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from budgets import sql
 from budgets.alerts import projected as projection
-from budgets.catalog import catalog_of
+from budgets.catalog import listed
 from budgets.class_use import by_storage_class
-from budgets.models import DaySpend, LedgerEntry, PriceList, PricePolicy
+from budgets.models import DaySpend, LedgerEntry, PricePolicy
 from budgets.price_policy import Mode, Scope
-from budgets.pricing import ANY, EXACT, FREE_TIERS, Catalog, Usage, money, month_price
+from budgets.pricing import EXACT, ROUND_UP, Catalog, Usage, money, month_price
 from budgets.reserve import NO_VAULT
 from vaulthalla.console import table
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
+from vaulthalla.stores.profiles import profile_of
 from vaulthalla.vaults.models import Vault
 
 MOST = 1000
@@ -144,7 +145,7 @@ def report(first: date) -> dict[str, Any]:
         "by_vault": _grouped(rows, lambda r: names.get(r.vault_id, str(r.vault_id)), "vault"),
         "by_class": _grouped(rows, lambda r: r.request_class, "class"),
         "by_operation": _grouped(rows, _operation(rows), "operation"),
-        "by_provider": _bills(rows),
+        "by_provider": _bills(rows, datetime.combine(last + timedelta(days=1), time(), UTC)),
         "exhaustion": _exhaustion(today, elapsed) if current else [],
     }
 
@@ -196,21 +197,24 @@ def _totals(rows: list[DaySpend], *, elapsed: int, days: int) -> list[dict[str, 
     return found
 
 
-def _bills(rows: list[DaySpend]) -> list[dict[str, Any]]:
-    """What a provider that rounds a month's requests up will ask: R2's next million, for each storage class."""
+def _bills(rows: list[DaySpend], ends: datetime) -> list[dict[str, Any]]:
+    """What a provider that rounds a month's requests up will ask: R2's next million, for each storage class.
+
+    By the list that held when the month ended, or holds now.
+    """
     found = []
     for provider in sorted({row.provider for row in rows}):
         mine = [row for row in rows if row.provider == provider]
         used = by_storage_class(mine)
-        newest = PriceList.objects.filter(provider=provider, region=ANY).order_by("-checked_at", "-id").first()
-        catalog = None if newest is None else catalog_of(newest)
+        prices = listed(provider, profile_of(provider).region, before=ends) if provider in ROUND_UP else None
+        catalog = prices.catalog if prices else None
         total = _grouped(mine, lambda _: "all", "of")
         found.append(
             {
                 "provider": provider,
                 "amount": total[0]["amount"] if len(total) == 1 else None,
                 "billed_rounded_up": _month(catalog, used.usages, free_tier=False),
-                "after_free_tier": _month(catalog, used.usages, free_tier=True) if provider in FREE_TIERS else None,
+                "after_free_tier": _month(catalog, used.usages, free_tier=True),
                 "storage_classes": {usage.storage_class: usage.attempts for usage in used.usages},
                 "class_assumed": used.assumed,
             }

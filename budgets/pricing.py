@@ -68,6 +68,8 @@ CLASS_B = (Charge.HEAD, Charge.GET)
 # Requests of Standard objects that an R2 account need not pay for each month (its pricing page, "Free tier").
 R2_FREE_TIER: Mapping[tuple[Charge, ...], int] = {CLASS_A: 10**6, CLASS_B: 10**7}
 FREE_TIERS = {"cloudflare-r2": R2_FREE_TIER}
+# Who bills a month's requests by the million and retrieved bytes by the GB, whatever unit a list tells prices in.
+ROUND_UP = frozenset({"cloudflare-r2"})
 # "Billing for Amazon S3 error responses" (S3 User Guide); "Will I be charged for failed requests" (R2 pricing).
 UNBILLED: dict[str, Container[int]] = {"aws-s3": range(500, 600), "cloudflare-r2": (401, 403)}
 
@@ -218,7 +220,7 @@ def month_price(catalog: Catalog, usages: Iterable[Usage], *, free_tier: bool = 
     `free_tier`: as if nobody else used the account, so that what Standard requests it gives away are not billed.
     """
     whole = tuple(usages)
-    if not any(rate.unit is Unit.MILLION for rate in catalog.rates):
+    if catalog.provider not in ROUND_UP:
         return price(catalog, whole)
     free = FREE_TIERS.get(catalog.provider, {}) if free_tier else {}
     return price(catalog, [_rounded_up(one, free if one.storage_class == STANDARD else {}) for one in _by_class(whole)])
@@ -263,9 +265,9 @@ def _rounded_up(usage: Usage, free: Mapping[tuple[Charge, ...], int]) -> Usage:
             requests[c] = 0
         # Members of a class cost the same, so the sum may stand for any of them.
         requests[classes[-1]] = _up(max(0, total - free.get(charges, 0)), 10**6)
-    # Only retrieved bytes cost anything there, so that copied ones may stand for all of them.
-    read = requests.pop(RequestClass.DOWNLOAD_BYTES, 0) + usage.copied_bytes
-    return replace(usage, requests=requests, copied_bytes=_up(read, 10**9))
+    downloaded = requests.get(RequestClass.DOWNLOAD_BYTES, 0)
+    # Copied bytes are retrieved and do not leave: what they are rounded up to is not billed as egress.
+    return replace(usage, requests=requests, copied_bytes=_up(downloaded + usage.copied_bytes, 10**9) - downloaded)
 
 
 def _up(quantity: int, step: int) -> int:

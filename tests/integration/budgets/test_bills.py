@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,10 +14,13 @@ import pytest
 
 from budgets.bill_report import as_csv, comparison
 from budgets.bills import import_bill
+from budgets.catalog import store
+from budgets.catalog_builtin import builtin
+from budgets.catalog_file import Prices
 from budgets.class_use import by_storage_class, keep_classes
 from budgets.ledger import report
 from budgets.models import BillLine, ClassUse, DaySpend
-from budgets.pricing import Usage
+from budgets.pricing import Catalog, Charge, Rate, Unit, Usage
 from tests.support.bills import cur, cur_line, lens, lens_line, r2, r2_group
 from vaulthalla.errors import NotFound, Refused
 from vaulthalla.requests import RequestClass as R
@@ -249,6 +254,34 @@ def test_r2_rounds_each_storage_class_up_by_itself() -> None:
     assert bill["storage_classes"] == {"STANDARD": 5, "STANDARD_IA": 18}
     # The second run is not over: its PUTs are in the class that the vault writes.
     assert bill["class_assumed"] == 7
+
+
+def test_a_month_is_rounded_up_by_the_list_that_held_in_it() -> None:
+    vault = vault_on("sea", provider=Provider.CLOUDFLARE_R2)
+    booked(vault, "2026-11-05", put=1)
+    [builtin_list] = [one for one in builtin() if one.catalog.provider == "cloudflare-r2"]
+    dear = tuple(replace(rate, price=rate.price * 10) for rate in builtin_list.catalog.rates)
+    for version, region, valid_from, told in (
+        ("next", "*", datetime.now(UTC) + timedelta(days=40), "4.50"),
+        ("after", "*", datetime(2026, 12, 1, tzinfo=UTC), "4.50"),
+        ("own", "auto", datetime(2026, 11, 1, tzinfo=UTC), "45.00"),
+    ):
+        catalog = replace(builtin_list.catalog, version=version, region=region, rates=dear)
+        store(Prices(catalog=catalog, valid_from=valid_from, source="a contract"))
+        [bill] = report(NOVEMBER)["by_provider"]
+        assert bill["billed_rounded_up"] == told
+
+
+def test_only_who_rounds_up_is_told_rounded_up() -> None:
+    booked(vault_on("photos"), "2026-11-05", put=1)
+    rates = tuple(
+        Rate(storage_class="*", charge=charge, unit=Unit.MILLION, price=Decimal(5))
+        for charge in (Charge.PUT, Charge.COPY, Charge.LIST)
+    )
+    catalog = Catalog(provider="aws-s3", region="*", currency="USD", version="1", rates=rates)
+    store(Prices(catalog=catalog, valid_from=datetime(2026, 11, 1, tzinfo=UTC), source="a contract"))
+    [bill] = report(NOVEMBER)["by_provider"]
+    assert (bill["billed_rounded_up"], bill["after_free_tier"]) == (None, None)
 
 
 def test_a_run_over_two_months_is_in_both(files: Files) -> None:

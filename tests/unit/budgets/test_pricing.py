@@ -119,8 +119,35 @@ def test_r2_gives_away_standard_requests(usages: list[Usage], amount: str) -> No
     assert month_price(R2, usages, free_tier=True).amount == Decimal(amount)
 
 
-def test_only_r2_has_a_free_tier() -> None:
+def test_only_r2_has_a_free_tier_and_rounds_up() -> None:
     assert month_price(AWS, [use(put=1000)], free_tier=True) == price(AWS, [use(put=1000)])
+    rates = (
+        Rate(storage_class="*", charge=Charge.PUT, unit=Unit.MILLION, price=Decimal(5)),
+        Rate(storage_class="*", charge=Charge.EGRESS, unit=Unit.GB, price=Decimal("0.04")),
+        Rate(storage_class="*", charge=Charge.RETRIEVAL, unit=Unit.GB, price=Decimal(0)),
+    )
+    wasabi = Catalog(provider="wasabi", region="*", currency="USD", version="1", rates=rates)
+    used = [use(put=1, downloaded_bytes=10**9)]
+    assert month_price(wasabi, used, free_tier=True) == price(wasabi, used) == Price(amount=Decimal("0.04000500"))
+
+
+def test_r2_rounds_up_whatever_unit_its_prices_are_told_in() -> None:
+    thousands = tuple(
+        dataclasses.replace(rate, unit=Unit.THOUSAND, price=rate.price / 1000) if rate.unit is Unit.MILLION else rate
+        for rate in R2.rates
+    )
+    used = [use(put=1_000_001, get=1), use("STANDARD_IA", get=1, downloaded_bytes=1)]
+    for free_tier, amount in ((False, "10.27"), (True, "5.41")):
+        for catalog in (R2, dataclasses.replace(R2, rates=thousands)):
+            assert month_price(catalog, used, free_tier=free_tier).amount == Decimal(amount)
+
+
+def test_what_leaves_r2_is_not_dropped_by_rounding() -> None:
+    paid = tuple(
+        dataclasses.replace(rate, price=Decimal("0.5")) if rate.charge is Charge.EGRESS else rate for rate in R2.rates
+    )
+    used = [use("STANDARD_IA", downloaded_bytes=2 * 10**8)]
+    assert month_price(dataclasses.replace(R2, rates=paid), used).amount == Decimal("0.11")
 
 
 def ended(catalog: Catalog, storage_class: str, size: int, *, days: int | Decimal, number: int = 1) -> Decimal | None:
