@@ -75,7 +75,7 @@ class Row:
         if self.drift is None or not self.counted:
             return None
         share = EXACT.divide(Decimal(self.drift * 100), Decimal(self.counted))
-        return share.quantize(HUNDREDTH, rounding=ROUND_HALF_UP)
+        return share.quantize(HUNDREDTH, rounding=ROUND_HALF_UP, context=EXACT)
 
     @property
     def verdict(self) -> Verdict:

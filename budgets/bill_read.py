@@ -22,6 +22,7 @@ import msgspec
 
 from budgets import bill_map
 from budgets.bill_map import Billed, Format
+from budgets.catalog_file import UNDECODABLE
 from vaulthalla.errors import Refused
 
 # Analytics answer at most ten thousand rows a query.
@@ -65,6 +66,13 @@ class Line:
     starts_at: datetime
     ends_at: datetime
     quantity: int
+
+    def __post_init__(self) -> None:
+        """Raises BadLine for names that the columns of BillLine do not hold."""
+        names = (self.account, 64), (self.bucket, 255), (self.operation, 100), (self.billed.storage_class, 64)
+        for name, longest in names:
+            if len(name) > longest or "\0" in name:
+                raise BadLine("bad_name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,12 +268,12 @@ def _answers(content: bytes, path: str) -> list[_Answer]:
     try:
         try:
             return [msgspec.json.decode(content, type=_Answer)]
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             lines = [line for line in content.splitlines() if line.strip()]
             if len(lines) < 2 or not all(line.lstrip().startswith(b"{") for line in lines):
                 raise
             return [msgspec.json.decode(line, type=_Answer) for line in lines]
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed(path, f"it is no answer of r2OperationsAdaptiveGroups ({error})") from None
 
 
@@ -279,19 +287,19 @@ def _r2_line(group: _Group, account: str, number: int) -> Line | Skipped | BadLi
         return Skipped(number=number, reason="unknown_operation")
     try:
         starts_at, ends_at = _period(told)
+        if not 0 <= group.sum.requests <= MOST:
+            raise BadLine("bad_quantity")
+        return Line(
+            account=account,
+            bucket=bill_map.r2_bucket(told.get("bucketName", "")),
+            operation=action,
+            billed=billed,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            quantity=group.sum.requests,
+        )
     except BadLine as bad:
         return bad
-    if not 0 <= group.sum.requests <= MOST:
-        return BadLine("bad_quantity")
-    return Line(
-        account=account,
-        bucket=bill_map.r2_bucket(told.get("bucketName", "")),
-        operation=action,
-        billed=billed,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        quantity=group.sum.requests,
-    )
 
 
 def _period(told: dict[str, str]) -> tuple[datetime, datetime]:
@@ -348,6 +356,9 @@ def instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise BadLine("bad_date") from None
+    # In every time zone, and with a day more, still a date.
+    if not 2000 <= found.year < 9999:
+        raise BadLine("bad_date")
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 

@@ -11,7 +11,7 @@ from django.db import connection
 
 from budgets.bill_compare import BilledSum, CountedSum
 from budgets.bill_map import Format
-from budgets.bill_read import Line
+from budgets.bill_read import MOST, Line
 from vaulthalla.requests import RequestClass
 
 STAGE = """
@@ -68,7 +68,14 @@ SELECT count(*) FILTER (WHERE is_new), count(*) FROM merged
 # Nobody else looks at a temporary table, so nobody counted its rows.
 ANALYZE = "ANALYZE budgets_bill_stage"
 UNSTAGE = "DROP TABLE budgets_bill_stage"
-STAGED = "SELECT min(starts_at), max(ends_at), count(DISTINCT bucket) FROM budgets_bill_stage"
+STAGED = "SELECT min(starts_at), max(ends_at), count(DISTINCT bucket), sum(quantity) FROM budgets_bill_stage"
+# A key whose lines come to more than its column holds. Asked where all lines do.
+TOO_MANY = """
+SELECT bucket, operation, to_char(starts_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
+  FROM budgets_bill_stage
+ GROUP BY account, bucket, operation, tier, storage_class, starts_at
+HAVING sum(quantity) > %(most)s ORDER BY starts_at, bucket, operation LIMIT 1
+"""
 
 # From when to when each source tells of a provider in some period. Relies on `bill_line_by_time`.
 COVERED = """
@@ -77,7 +84,7 @@ SELECT source, provider, min(starts_at), max(ends_at), max(imported_at)
  GROUP BY source, provider ORDER BY source, provider
 """
 BILLED = """
-SELECT bucket, tier, request_class, operation, sum(quantity)::bigint
+SELECT bucket, tier, request_class, operation, sum(quantity)
   FROM budgets_billline
  WHERE source = %(source)s AND provider = %(provider)s AND starts_at >= %(first)s AND starts_at < %(until)s
  GROUP BY bucket, tier, request_class, operation ORDER BY bucket, tier, request_class, operation
@@ -138,17 +145,28 @@ def stage(lines: Iterable[Line]) -> None:
 
 
 def merge(source: Format, provider: str) -> Merged:
-    """Staged lines into those that are known; the same ones change nothing."""
+    """Staged lines into those that are known; the same ones change nothing.
+
+    Raises OverflowError, with a sentence, where the lines of one key come to more than can be stored.
+    """
     values = {"source": source.value, "provider": provider}
     with connection.cursor() as cursor:
         cursor.execute(ANALYZE)
         cursor.execute(STAGED)
-        first, until, buckets = cursor.fetchone()
+        first, until, buckets, quantity = cursor.fetchone()
+        if quantity > MOST:
+            _check_sums(cursor)
         cursor.execute(REPLACE_OTHER_PERIODS, values)
         cursor.execute(MERGE, values)
         added, merged = cursor.fetchone()
         cursor.execute(UNSTAGE)
     return Merged(first=first, until=until, buckets=buckets, added=added, replaced=merged - added)
+
+
+def _check_sums(cursor: Any) -> None:
+    cursor.execute(TOO_MANY, {"most": MOST})
+    for bucket, operation, at in cursor.fetchall():
+        raise OverflowError(f"its lines of {operation} in {bucket or 'no bucket'} at {at} come to more than {MOST}")
 
 
 def covered(first: datetime, until: datetime) -> list[Covered]:
@@ -160,7 +178,11 @@ def billed(source: Format, provider: str, first: datetime, until: datetime) -> l
     values = {"source": source.value, "provider": provider, "first": first, "until": until}
     return [
         BilledSum(
-            bucket=r[0], tier=r[1], request_class=RequestClass(r[2]) if r[2] else None, operation=r[3], quantity=r[4]
+            bucket=r[0],
+            tier=r[1],
+            request_class=RequestClass(r[2]) if r[2] else None,
+            operation=r[3],
+            quantity=int(r[4]),
         )
         for r in _rows(BILLED, values)
     ]

@@ -50,7 +50,10 @@ def import_bill(paths: list[str], report: str, provider: str | None) -> dict[str
     tally = Tally()
     with transaction.atomic():
         bill_sql.stage(_lines(paths, kind, tally))
-        merged = bill_sql.merge(kind, whose)
+        try:
+            merged = bill_sql.merge(kind, whose)
+        except OverflowError as error:
+            raise malformed(", ".join(paths), str(error)) from None
     return {
         "format": kind.value,
         "provider": whose,

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from budgets.catalog_file import FORMAT, FORMAT_VERSION, FileRate, PriceFile, Prices, malformed, verified
+from budgets.catalog_file import FORMAT, FORMAT_VERSION, UNDECODABLE, FileRate, PriceFile, Prices, malformed, verified
 from budgets.pricing import ANY, CENT, Charge, Unit
 
 HOST = "https://pricing.us-east-1.amazonaws.com"
@@ -23,6 +23,8 @@ PATH = "/offers/v1.0/aws/AmazonS3/current/{region}/index.json"
 READER = 2
 WRITES = (Charge.PUT, Charge.COPY)
 READS = (Charge.GET, Charge.HEAD)
+# Of one request or byte. What is within these is exact, also a thousand times; Amazon writes ten decimals.
+MOST, DECIMALS = 10**8, 20
 # Usage types carry the region's short name in front, but for us-east-1.
 _USAGE = re.compile(r"(?:[A-Z]{2,4}[0-9]?-)?((?:Requests|Retrieval|TimedStorage)-.+)")
 _CLASSES = {
@@ -84,7 +86,7 @@ def read_offer(content: bytes, *, egress: Egress = lambda region: None) -> Price
     """The S3 prices of the one region in an offer file; `egress` knows what leaves a region. Raises Refused."""
     try:
         offer = msgspec.json.decode(content, type=Offer)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed(str(error)) from None
     if offer.offer_code != "AmazonS3":
         raise malformed(f"offerCode is {offer.offer_code}, not AmazonS3")
@@ -167,16 +169,17 @@ def _first_tier(offer: Offer, sku: str) -> Iterator[Decimal]:
     for term in offer.terms.on_demand.get(sku, {}).values():
         for dimension in term.price_dimensions.values():
             if dimension.begin_range == "0" and "USD" in dimension.price_per_unit:
-                yield _decimal(dimension.price_per_unit["USD"])
+                yield _decimal(dimension.price_per_unit["USD"], sku)
 
 
-def _decimal(text: str) -> Decimal:
+def _decimal(text: str, sku: str) -> Decimal:
+    refused = malformed(f"of the product {sku[:40]!r}, {text[:40]!r} is no price")
     try:
         value = Decimal(text)
     except InvalidOperation:
-        raise malformed(f"{text!r} is no price") from None
-    if not value.is_finite() or value < 0:
-        raise malformed(f"{text!r} is no price")
+        raise refused from None
+    if not value.is_finite() or not 0 <= value < MOST or int(value.as_tuple().exponent) < -DECIMALS:
+        raise refused
     return value
 
 

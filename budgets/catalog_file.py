@@ -22,6 +22,8 @@ from vaulthalla.stores.profiles import PROFILES
 FORMAT = "vaulthalla-prices"
 FORMAT_VERSION = 1
 LARGEST_FILE = 256 * 2**20
+# What the decoder raises for bytes that are no such JSON; it lets pass what is not UTF-8 or nested too deeply.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 BYTE_UNITS = frozenset({Unit.GB, Unit.GIB})
 STORAGE_UNITS = frozenset({Unit.GB_MONTH, Unit.GIB_MONTH})
 REQUEST_UNITS = frozenset(Unit) - BYTE_UNITS - STORAGE_UNITS
@@ -59,7 +61,7 @@ def read_prices(content: bytes) -> Prices:
     """A list in our format. Raises Refused naming the field."""
     try:
         found = msgspec.json.decode(content, type=PriceFile)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed(str(error)) from None
     return verified(found)
 
@@ -72,6 +74,9 @@ def verified(found: PriceFile) -> Prices:
         raise malformed(f"provider must be one of {', '.join(PROVIDERS)}")
     if found.valid_from.tzinfo is None:
         raise malformed("valid_from must name its time zone, like 2026-11-01T00:00:00Z")
+    # In every time zone a date that the database knows.
+    if not 2000 <= found.valid_from.year < 9999:
+        raise malformed("valid_from must be of the years 2000 to 9998")
     _check_texts(found)
     rates = tuple(_rate(position, rate) for position, rate in enumerate(found.rates))
     _check_rates(rates)

@@ -121,6 +121,17 @@ def test_a_malformed_file_stores_nothing(files: Files, content: bytes) -> None:
     assert not BillLine.objects.exists()
 
 
+def test_more_than_can_be_stored_is_refused_and_told_where(files: Files) -> None:
+    most = str(2**63 - 1)
+    with pytest.raises(Refused, match="PutObject in photos at 2026-11-05 10:00") as refused:
+        import_bill(files(cur([puts(1, 9), puts(most), puts(1)])), "aws-cur", None)
+    assert refused.value.code == "bill_malformed"
+    assert not BillLine.objects.exists()
+    import_bill(files(cur([puts(most), puts(most, 11)])), "aws-cur", None)
+    [source] = comparison(NOVEMBER)["sources"]
+    assert source["foreign"]["requests"] == 2 * (2**63 - 1)
+
+
 def test_a_report_without_requests_is_refused(files: Files) -> None:
     with pytest.raises(Refused, match="1 no_requests"):
         import_bill(files(cur([cur_line("TimedStorage-ByteHrs", "StandardStorage", 1)])), "aws-cur", None)

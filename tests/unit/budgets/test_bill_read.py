@@ -65,6 +65,14 @@ def test_lines_that_count_no_requests_are_told_by_reason(found) -> None:
         ({"amount": ""}, "bad_quantity"),
         ({"amount": "1e30"}, "bad_quantity"),
         ({"start": "5 November"}, "bad_date"),
+        ({"start": "9999-12-31T10:00:00Z", "end": "9999-12-31T11:00:00Z"}, "bad_date"),
+        ({"start": "9999-12-31T23:00:00-05:00"}, "bad_date"),
+        ({"end": "0001-01-01T00:00:00+05:00"}, "bad_date"),
+        ({"operation": "Put\0Object"}, "bad_name"),
+        ({"operation": "P" * 5000}, "bad_name"),
+        ({"bucket": "photos\0"}, "bad_name"),
+        ({"bucket": "p" * 5000}, "bad_name"),
+        ({"UsageAccountId": "1" * 65}, "bad_name"),
         ({"end": ""}, "bad_date"),
         ({"end": "2026-11-05T10:00:00Z"}, "not_within_a_day"),
         # Billed by the month, or over midnight: no day to compare it with.
@@ -73,7 +81,7 @@ def test_lines_that_count_no_requests_are_told_by_reason(found) -> None:
     ],
 )
 def test_a_bad_line_is_told_and_the_rest_is_read(found, change: dict[str, str], reason: str) -> None:
-    bad = cur_line("Requests-Tier1", "PutObject", **{"amount": 1, **change})
+    bad = cur_line("Requests-Tier1", **{"operation": "PutObject", "amount": 1, **change})
     skipped, line = found(cur([bad, PUTS]), CUR)
     assert (skipped, line.quantity) == (Skipped(number=2, reason=reason, bad=True), 12)
 
@@ -103,6 +111,7 @@ def test_numbers_are_those_of_lines_of_the_file(found) -> None:
         (b"{}", R2, "no data"),
         (b"[]", R2, "no answer"),
         (b"{", R2, "no answer"),
+        (b'{"a":' + b"[" * 10**5 + b"]" * 10**5 + b"}", R2, "no answer"),
         (cur([PUTS]), R2, "no answer"),
         (r2([], errors=[{"message": "quota exceeded"}]), R2, "quota exceeded"),
         (r2([r2_group("PutObject", "many")]), R2, "no answer"),
@@ -130,21 +139,25 @@ def test_storage_lens(found, header: bool) -> None:
         lens_line("photos", "StorageBytes", 10**9),
         lens_line("photos", "PutRequests", "-3"),
         lens_line("", "PutRequests", 3),
+        lens_line("photos", "GetRequests", 1, day="9999-12-31"),
+        lens_line("p" * 256, "GetRequests", 1),
         lens_line("photos", "BytesDownloaded", 5, day="20261106"),
     ]
-    first, account, storage, negative, nameless, last = found(lens(lines, header=header), LENSES)
+    first, account, storage, negative, nameless, late, long, last = found(lens(lines, header=header), LENSES)
     assert (first.bucket, first.quantity, first.billed.request_class) == ("photos", 34, R.GET)
     assert (first.starts_at.isoformat(), first.ends_at.isoformat()) == (
         "2026-11-05T00:00:00+00:00",
         "2026-11-06T00:00:00+00:00",
     )
-    assert [one.reason for one in (account, storage, negative, nameless)] == [
+    assert [one.reason for one in (account, storage, negative, nameless, late, long)] == [
         "other_record",
         "no_requests",
         "bad_quantity",
         "no_bucket",
+        "bad_date",
+        "bad_name",
     ]
-    assert [one.bad for one in (account, storage, negative, nameless)] == [False, False, True, True]
+    assert [one.bad for one in (account, storage, negative, nameless, late, long)] == [False] * 2 + [True] * 4
     assert last.starts_at.day == 6
 
 
@@ -161,6 +174,9 @@ def test_r2_by_the_day_and_by_the_hour(found) -> None:
         {"dimensions": {"actionType": "PutObject"}, "sum": {"requests": 1}},
         {"dimensions": {"date": "2026-11-05"}, "sum": {"requests": 1}},
         r2_group("PutObject", -1),
+        r2_group("PutObject", 1, date="9999-12-31"),
+        r2_group("PutObject", 1, datetime="9999-12-31T23:30:00Z"),
+        r2_group("PutObject", 1, bucket="pho\0tos"),
     ]
     day, hour, nameless, *rest = found(r2(groups), R2)
     assert (day.quantity, (day.ends_at - day.starts_at).days) == (3, 1)
@@ -171,6 +187,9 @@ def test_r2_by_the_day_and_by_the_hour(found) -> None:
         (5, "no_date", True),
         (6, "no_action", True),
         (7, "bad_quantity", True),
+        (8, "bad_date", True),
+        (9, "bad_date", True),
+        (10, "bad_name", True),
     ]
 
 

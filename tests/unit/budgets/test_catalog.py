@@ -102,6 +102,8 @@ def test_our_format() -> None:
         ({"currency": "dollars!"}, "currency"),
         ({"valid_from": "yesterday"}, "$.valid_from"),
         ({"valid_from": "2026-11-01T00:00:00"}, "valid_from"),
+        ({"valid_from": "9999-12-31T23:59:59-12:00"}, "valid_from"),
+        ({"valid_from": "0001-01-01T00:00:00+12:00"}, "valid_from"),
         ({"format": "other"}, "format"),
         ({"format_version": 2}, "format_version"),
         ({"version": ""}, "version"),
@@ -168,7 +170,14 @@ def test_storage_of_other_products_is_another() -> None:
         (offer({"Requests-Tier1": "0.000005"}), "Standard requests"),
         (offer({**USAGES, "Requests-Tier1": "-1"}), "no price"),
         (offer({**USAGES, "Requests-Tier1": "NaN"}), "no price"),
-        (offer({**USAGES, "Requests-Tier1": "free"}), "no price"),
+        (offer({**USAGES, "Requests-Tier1": "free"}), "'Requests-Tier1', 'free' is no price"),
+        *(
+            (offer({**USAGES, "Requests-Tier2": price}), "'Requests-Tier2', .* is no price")
+            for price in ("1e30", "1E+400", "1e999999999", "1e-999999999", "1e99999999999999999999", "1" * 5000)
+        ),
+        (offer(USAGES, publicationDate="9999-12-31T23:59:59Z"), "valid_from"),
+        (offer(USAGES).replace(b"eu-central-1", b"\xff"), "utf-8"),
+        (offer(USAGES, notes=[]).replace(b"[]", b"[" * 10**5 + b"]" * 10**5), "recursion"),
         (offer({**USAGES, "Requests-Tier1": "0.000000000001"}), "8 decimals"),
         (offer(USAGES, offerCode="AmazonEC2"), "AmazonEC2"),
         (offer(USAGES, terms={}), "OnDemand"),
