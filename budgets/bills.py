@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ def import_bill(paths: list[str], report: str, provider: str | None) -> dict[str
     Files of one report belong into one import: a key that is in two of them is summed over both.
     """
     kind, whose = format_of(report), provider_of(provider, report)
-    if len(set(paths)) != len(paths):
+    if len({os.path.realpath(path) for path in paths}) != len(paths):
         raise Refused("--file names a file twice.", code="invalid_value", remedy="Name each part of the report once.")
     tally = Tally()
     with transaction.atomic():

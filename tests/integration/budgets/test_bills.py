@@ -153,6 +153,7 @@ def test_names_that_are_none(files: Files) -> None:
         ((paths, "cur", None), "--format"),
         ((paths, "aws-cur", "acme"), "--provider"),
         ((paths * 2, "aws-cur", None), "--file"),
+        (([*paths, paths[0].replace("/", "/./")], "aws-cur", None), "--file"),
     ]:
         with pytest.raises(Refused, match=told):
             import_bill(*given)
