@@ -14,13 +14,14 @@ SUPERUSER = "SELECT 1 FROM auth_user WHERE username = %s AND is_superuser AND is
 
 
 def named(by: str | None) -> str:
-    """The name given by --by, by default the user of this system. Raises Refused."""
+    """The name given by --by without spaces around it, by default the user of this system. Raises Refused."""
     if by is None:
         return _os_user()
-    if not by.strip() or len(by) > LONGEST_NAME or "\0" in by:
+    name = by.strip()
+    if not name or len(name) > LONGEST_NAME or "\0" in name:
         message = f"--by must be a name of 1 to {LONGEST_NAME} characters."
         raise Refused(message, code="invalid_value", remedy="Name somebody.")
-    return by
+    return name
 
 
 def is_superuser(name: str) -> bool:
