@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from io import TextIOWrapper
+from io import SEEK_END, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,17 +130,14 @@ Numbered = Iterator[tuple[int, Line | Skipped | BadLine]]
 def _cur(file: IO[bytes], path: str) -> Numbered:
     """Legacy columns (`lineItem/UsageType`) and those of CUR 2.0 (`line_item_usage_type`) are the same, respelled."""
     with TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        yield from _cur_rows(csv.reader(text), path)
+        yield from _cur_rows(csv.reader(text), file, path)
 
 
-def _cur_rows(rows: Rows, path: str) -> Numbered:
+def _cur_rows(rows: Rows, file: IO[bytes], path: str) -> Numbered:
     columns = _columns(next(rows, []))
     if missing := [name for name in CUR_NEEDED if name not in columns]:
         raise malformed(path, f"line 1 lacks the columns {', '.join(missing)} of a cost and usage report")
-    for row in rows:
-        if not row:
-            continue
-        yield rows.line_num, _or_bad(_cur_line, row, columns, rows.line_num)
+    yield from _read_rows(rows, _cur_line, columns, file, path)
 
 
 def _cur_line(row: list[str], columns: dict[str, int], number: int) -> Line | Skipped:
@@ -173,10 +170,10 @@ def _cur_line(row: list[str], columns: dict[str, int], number: int) -> Line | Sk
 
 def _lens(file: IO[bytes], path: str) -> Numbered:
     with TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        yield from _lens_rows(csv.reader(text), path)
+        yield from _lens_rows(csv.reader(text), file, path)
 
 
-def _lens_rows(rows: Rows, path: str) -> Numbered:
+def _lens_rows(rows: Rows, file: IO[bytes], path: str) -> Numbered:
     first: list[str] = next(rows, [])
     columns = _columns(first)
     headless = len(first) == len(LENS_COLUMNS) and first[0].startswith("V_")
@@ -185,9 +182,7 @@ def _lens_rows(rows: Rows, path: str) -> Numbered:
         yield rows.line_num, _or_bad(_lens_line, first, columns, rows.line_num)
     elif missing := [name for name in LENS_COLUMNS[2:] if name not in columns]:
         raise malformed(path, f"line 1 lacks the columns {', '.join(missing)} of a Storage Lens export")
-    for row in rows:
-        if row:
-            yield rows.line_num, _or_bad(_lens_line, row, columns, rows.line_num)
+    yield from _read_rows(rows, _lens_line, columns, file, path)
 
 
 def _lens_line(row: list[str], columns: dict[str, int], number: int) -> Line | Skipped:
@@ -317,15 +312,29 @@ def _period(told: dict[str, str]) -> tuple[datetime, datetime]:
 # --- cells ---
 
 
-def _or_bad(
-    line: Callable[[list[str], dict[str, int], int], Line | Skipped],
-    row: list[str],
-    columns: dict[str, int],
-    number: int,
-) -> Line | Skipped | BadLine:
-    """A row as what it is, or why it cannot be."""
-    if len(row) < len(columns):
-        return BadLine("too_few_columns")
+Reading = Callable[[list[str], dict[str, int], int], Line | Skipped]
+
+
+def _read_rows(rows: Rows, line: Reading, columns: dict[str, int], file: IO[bytes], path: str) -> Numbered:
+    """Rows as what they are, or why they cannot be. Raises Refused where the last one was cut off."""
+    width = max(columns.values()) + 1
+    short = False
+    for row in rows:
+        if not row:
+            continue
+        short = len(row) < width
+        yield rows.line_num, BadLine("too_few_columns") if short else _or_bad(line, row, columns, rows.line_num)
+    if short and not _ends_with_newline(file):
+        raise malformed(path, f"it ends in the middle of line {rows.line_num}")
+
+
+def _ends_with_newline(file: IO[bytes]) -> bool:
+    """Of a file that was read to its end. A gzipped one is read once more."""
+    file.seek(-1, SEEK_END)
+    return file.read(1) in (b"\n", b"\r")
+
+
+def _or_bad(line: Reading, row: list[str], columns: dict[str, int], number: int) -> Line | Skipped | BadLine:
     try:
         return line(row, columns, number)
     except BadLine as bad:

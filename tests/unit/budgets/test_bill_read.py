@@ -90,6 +90,15 @@ def test_a_line_with_too_few_columns(found) -> None:
     assert found(cur([PUTS]) + b"a,b,c\n", CUR)[1] == Skipped(number=3, reason="too_few_columns", bad=True)
 
 
+def test_a_last_line_need_not_end_with_a_newline(found) -> None:
+    assert [line.quantity for line in found(cur([PUTS, PUTS])[:-1], CUR)] == [12, 12]
+
+
+def test_a_line_that_is_too_short_for_a_column_named_twice(found) -> None:
+    content = cur([PUTS]).replace(b"product/region", b"lineItem/UsageAmount")
+    assert found(content + b",".join([b"x"] * 17) + b"\n", CUR)[1].reason == "too_few_columns"
+
+
 def test_numbers_are_those_of_lines_of_the_file(found) -> None:
     quoted = cur_line("TimedStorage-ByteHrs", "x", 1, LineItemDescription="two\nlines")
     _, bad = found(cur([quoted]) + b"\na,b\n", CUR)
@@ -105,6 +114,9 @@ def test_numbers_are_those_of_lines_of_the_file(found) -> None:
         (cur([PUTS]).replace(b"lineItem/UsageEndDate", b"x"), CUR, "columns line_item_usage_end_date"),
         (gzip.compress(cur([PUTS] * 500))[:-20], CUR, "ends or breaks"),
         (b"\x1f\x8bnot gzip at all", CUR, "ends or breaks"),
+        (cur([PUTS, PUTS])[:-90], CUR, "in the middle of line 3"),
+        (gzip.compress(cur([PUTS, PUTS])[:-90]), CUR, "in the middle of line 3"),
+        (lens([lens_line("b", "GetRequests", 1)] * 2)[:-20], LENSES, "in the middle of line 3"),
         (cur([PUTS]) + b"\xff\xfe\n", CUR, "ends or breaks"),
         (cur([PUTS]), LENSES, "Storage Lens"),
         (lens([lens_line("b", "GetRequests", 1)]), CUR, "lacks the columns"),
