@@ -32,8 +32,8 @@ PROVIDERS = sorted(profile.price_key for profile in PROFILES.values())
 
 class FileRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     storage_class: str
-    operation: Charge
-    unit: Unit
+    operation: str
+    unit: str
     price: str
 
 
@@ -106,12 +106,16 @@ def _check_texts(found: PriceFile) -> None:
 
 def _rate(position: int, rate: FileRate) -> Rate:
     name = f"rates[{position}]"
-    if rate.unit not in _units(rate.operation):
-        raise malformed(f"{name}.unit {rate.unit.value} does not measure {rate.operation.value}")
+    if rate.operation not in list(Charge):
+        raise malformed(f"{name}.operation {rate.operation[:40]!r} is none of {', '.join(Charge)}")
+    charge = Charge(rate.operation)
+    accepted = [unit for unit in Unit if unit in _units(charge)]
+    if rate.unit not in accepted:
+        raise malformed(f"{name}.unit of {charge.value} must be {' or '.join(accepted)}, not {rate.unit[:40]!r}")
     if not rate.storage_class or len(rate.storage_class) > 64 or not rate.storage_class.isprintable():
         raise malformed(f"{name}.storage_class must be 1 to 64 printable characters")
     price = amount(rate.price, option=f"{name}.price")
-    return Rate(storage_class=rate.storage_class, charge=rate.operation, unit=rate.unit, price=price)
+    return Rate(storage_class=rate.storage_class, charge=charge, unit=Unit(rate.unit), price=price)
 
 
 def _units(charge: Charge) -> frozenset[Unit]:
