@@ -119,13 +119,17 @@ def status_text(value: dict[str, Any]) -> str:
 
 
 def month_of(text: str | None) -> date:
-    """The first day of `YYYY-MM`; without it, of this month."""
+    """The first day of `YYYY-MM`; without it, of this month. Raises Refused, also before the year 2000."""
     if text is None:
         return sql.today().replace(day=1)
     try:
-        return date.fromisoformat(f"{text}-01")
+        first = date.fromisoformat(f"{text}-01")
     except ValueError:
-        raise Refused("--month must be like 2026-11.", code="invalid_value", remedy="Name a month.") from None
+        first = date.min
+    # What ends a month must be a date as well.
+    if not 2000 <= first.year < 9999:
+        raise Refused("--month must be like 2026-11.", code="invalid_value", remedy="Name a month.")
+    return first
 
 
 def report(first: date) -> dict[str, Any]:

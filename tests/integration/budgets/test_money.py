@@ -481,5 +481,6 @@ def test_the_month_by_vault_class_and_operation(made: Made) -> None:
     assert found["by_vault"] == [{"vault": "archive", "currency": "USD", "requests": 3, "amount": "0.07"}]
     assert {one["class"]: one["amount"] for one in found["by_class"]} == {"get": "0.02", "put": "0.05"}
     assert found["by_operation"][0]["operation"] == "sync"
-    with pytest.raises(Refused, match="--month"):
-        month_of("2026-13")
+    for month in ("2026-13", "0001-01", "1999-12", "9999-12"):
+        with pytest.raises(Refused, match="--month"):
+            month_of(month)
