@@ -178,6 +178,12 @@ def is_billed(provider: str, status: int) -> bool:
 
 def price(catalog: Catalog, usages: Iterable[Usage]) -> Price:
     """The marginal price of what was used: no free tier, rounded once, to eight decimals."""
+    total, unknowns = _total(catalog, usages)
+    return Price(amount=None, unknowns=tuple(sorted(unknowns))) if unknowns else Price(amount=rounded(total))
+
+
+def _total(catalog: Catalog, usages: Iterable[Usage]) -> tuple[Decimal, set[str]]:
+    """Unrounded, and what of it is unknown."""
     total, unknowns = Decimal(0), set()
     for usage in usages:
         for charge, quantity in usage.quantities():
@@ -186,9 +192,7 @@ def price(catalog: Catalog, usages: Iterable[Usage]) -> Price:
                 unknowns.add(f"{catalog.provider}/{catalog.region}: {charge.value} of {usage.storage_class}")
             elif quantity > 0 and rate is not None:
                 total = EXACT.add(total, rate.of(quantity))
-    if unknowns:
-        return Price(amount=None, unknowns=tuple(sorted(unknowns)))
-    return Price(amount=rounded(total))
+    return total, unknowns
 
 
 def unit_price(catalog: Catalog, storage_classes: Iterable[str], request_class: RequestClass) -> Decimal | None:
@@ -208,9 +212,15 @@ def unit_price(catalog: Catalog, storage_classes: Iterable[str], request_class: 
     return dearest
 
 
-def per_month(each: Decimal, interval_seconds: int) -> Decimal:
-    """What `each` comes to in thirty days, once per interval."""
-    return rounded(EXACT.divide(EXACT.multiply(each, Decimal(MONTH_SECONDS)), Decimal(interval_seconds)))
+def per_month(catalog: Catalog, recurring: Iterable[tuple[Usage, int]]) -> Decimal | None:
+    """What comes to in thirty days what is used once per so many seconds, rounded once; None when some is unknown."""
+    month = Decimal(0)
+    for usage, interval_seconds in recurring:
+        each, unknowns = _total(catalog, [usage])
+        if unknowns:
+            return None
+        month = EXACT.add(month, EXACT.divide(EXACT.multiply(each, Decimal(MONTH_SECONDS)), Decimal(interval_seconds)))
+    return rounded(month)
 
 
 def month_price(catalog: Catalog, usages: Iterable[Usage], *, free_tier: bool = False) -> Price:

@@ -141,16 +141,15 @@ def early_deletion(catalog: Catalog, used: Iterable[Usage]) -> Price:
 
 def _monthly(catalog: Catalog, run: Run, vault: Vault) -> Decimal | None:
     """What comes back though nothing changes: the look at the manifest each interval, and the listings in between."""
-    whole = Decimal(0)
     if not vault.policy.enabled:
-        return whole
+        return Decimal(0)
     look, listing = refresh_needs(vault, limits(run.pk)), requests_of_a_stale_index(run, vault)
-    for requests, seconds in ((look, vault.policy.interval_seconds), (listing, _index_interval(vault))):
-        each = price(catalog, [Usage(storage_class=vault.storage_class or STANDARD, requests=requests)])
-        if each.amount is None:
-            return None
-        whole += per_month(each.amount, seconds)
-    return whole
+    recurring = ((look, vault.policy.interval_seconds), (listing, _index_interval(vault)))
+    storage_class = vault.storage_class or STANDARD
+    return per_month(
+        catalog,
+        [(Usage(storage_class=storage_class, requests=requests), seconds) for requests, seconds in recurring],
+    )
 
 
 def requests_of_a_stale_index(run: Run, vault: Vault) -> Requests:

@@ -235,10 +235,19 @@ def test_what_is_not_used_need_not_be_known() -> None:
 
 def test_recurring() -> None:
     """100 M objects listed every 15 minutes."""
-    each = price(AWS, [use(list=100_000)]).amount
-    assert each is not None
-    assert per_month(each, 900) == Decimal("1440")
-    assert per_month(each, 7) == Decimal("185142.85714286")
+    assert per_month(AWS, [(use(list=100_000), 900)]) == Decimal("1440")
+    assert per_month(AWS, [(use(list=100_000), 7)]) == Decimal("185142.85714286")
+    assert per_month(AWS, [(use(list=100_000), 900), (use("INTELLIGENT_TIERING", get=1), 900)]) is None
+    assert per_month(AWS, []) == Decimal(0)
+
+
+def test_what_recurs_is_rounded_once() -> None:
+    """A third of the eighth decimal each time, 43,200 times a month, and so again."""
+    rate = Rate(storage_class="*", charge=Charge.GET, unit=Unit.MILLION, price=Decimal("0.00333333"))
+    catalog = Catalog(provider="x", region="*", currency="USD", version="1", rates=(rate,))
+    assert price(catalog, [use(get=1)]).amount == 0
+    assert per_month(catalog, [(use(get=1), 60)]) == Decimal("0.00014400")
+    assert per_month(catalog, [(use(get=1), 60)] * 2) == Decimal("0.00028800")
 
 
 @pytest.mark.parametrize(
