@@ -235,12 +235,34 @@ def _refuse(purse: Purse, decision: Decision) -> None:
         purse.save(update_fields=list(told))
 
 
-def money_stall(run_id: int) -> Stall | None:
-    """What kept a run from setting aside more, if anything did."""
-    purse = Purse.objects.filter(run=run_id).exclude(refused_reason="").first()
+def money_stall(run_id: int, *, anew: Requests | None = None) -> Stall | None:
+    """What kept a run from setting aside more, if anything did; the remedy pays for what the next one takes `anew`.
+
+    Without that, or where the policies allow it, it pays for what was refused.
+    """
+    purse = Purse.objects.select_related("price_list").filter(run=run_id).exclude(refused_reason="").first()
     if purse is None:
         return None
+    if anew:
+        decision = _anew(purse, anew)
+        if not decision.allowed:
+            found = remedy(decision, purse.vault_name, purse.provider)
+            return Stall(StallCode.PRICE_BUDGET, decision.reason, remedy=found)
     return Stall(StallCode.PRICE_BUDGET, purse.refused_reason, remedy=purse.refused_remedy)
+
+
+def _anew(purse: Purse, amounts: Requests) -> Decision:
+    """What the policies would say of a run after this one that takes so much, within its limits. Reserves nothing."""
+    limits = RunBudget.objects.filter(run=purse.run_id).values_list("request_class", "limit")
+    capped = within(amounts, {RequestClass(name): limit for name, limit in limits})
+    quote = _quote(purse.provider, purse.currency, capped, _prices(purse), purse=purse)
+    policies = applicable(purse.vault_id, purse.provider)
+    return evaluate(policies, quote, _used(policies, purse.provider, purse.vault_id, run_id=None))
+
+
+def _prices(purse: Purse) -> UnitPrices:
+    rows = RunBudget.objects.filter(run=purse.run_id).values_list("request_class", "unit_price")
+    return {RequestClass(name): each for name, each in rows}
 
 
 def would(
@@ -263,8 +285,7 @@ def _judged(purse: Purse, amounts: Requests, prices: UnitPrices) -> Decision:
 
 def _more(purse: Purse, amounts: Requests, *, overridable: bool) -> Decision:
     policies = applicable(purse.vault_id, purse.provider, lock=True)
-    rows = RunBudget.objects.filter(run=purse.run_id).values_list("request_class", "unit_price")
-    prices = {RequestClass(name): each for name, each in rows}
+    prices = _prices(purse)
     quote = _quote(purse.provider, purse.currency, amounts, prices, purse=purse)
     used = _used(policies, purse.provider, purse.vault_id, run_id=purse.run_id)
     decision = evaluate(policies, quote, used, tolerated=frozenset(purse.tolerated))

@@ -200,7 +200,9 @@ class _Audit:
         """
         drawn = self.meter.draw(Requests({RequestClass.HEAD: keys * wanted[RequestClass.HEAD]}), at_least=ONE_HEAD)
         if drawn is Draw.EXHAUSTED and first:
-            raise budget_stall(self.lease.run_id, RequestClass.HEAD, planned=self.lease.payload["sample"])
+            # The next audit draws another sample, and of a small bucket all there is.
+            whole = Requests({RequestClass.HEAD: Finding.objects.filter(run_id=self.lease.run_id).count()})
+            raise budget_stall(self.lease.run_id, RequestClass.HEAD, planned=whole, anew=whole)
         return (self.meter.set_aside(wanted) or self.meter.set_aside(ONE_HEAD)) if drawn else None
 
     def _head(self, key: str, pot: Pot) -> Callable[[], Answer]:

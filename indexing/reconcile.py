@@ -22,6 +22,7 @@ from budgets.access import ChunkMeter, Draw, budget_stall, limits, open_store, r
 from budgets.meter import Pot
 from indexing import counts, findings, merge, sql, state
 from indexing.freshness import list_requests, resumable
+from indexing.manifest.state import publish_needs, refresh_needs
 from indexing.ranges import MOST_RANGES, PAGES_BEFORE_DIVIDING, Range, evenly, raw
 from indexing.sql import Changes, Moment
 from indexing.store_fault import store_fault
@@ -37,7 +38,7 @@ from vaulthalla.stores.base import (
 from vaulthalla.stores.direct import ATTEMPTS
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, Phase, Yield, handler, on_run_finished
-from vaulthalla.work.models import Chunk, Queue, Run
+from vaulthalla.work.models import Chunk, Queue, Run, RunKind
 
 KIND = "index.list"
 REFUSED = "refused to be listed"
@@ -233,8 +234,19 @@ class _Scan:
         need = Requests({RequestClass.LIST: min(MOST_PAGES_DRAWN, left)})
         drawn = self.meter.draw(need, at_least=ONE_LIST)
         if drawn is Draw.EXHAUSTED and not ahead and not self.flying:
-            raise budget_stall(self.lease.run_id, RequestClass.LIST, planned=expected)
+            planned = Requests({RequestClass.LIST: expected} if expected else {})
+            raise budget_stall(self.lease.run_id, RequestClass.LIST, planned=planned, anew=self._anew(expected))
         return (self.meter.set_aside(wanted) or self.meter.set_aside(ONE_LIST)) if drawn else None
+
+    def _anew(self, expected: int | None) -> Requests:
+        """What a run that lists takes from its beginning, of an unknown bucket as much again; a plan comes later."""
+        pages = expected if expected and expected > self.done.pages else max(1, 2 * self.done.pages)
+        kind, allowed = self.lease.load_run().kind, limits(self.lease.run_id)
+        look = refresh_needs(self.vault, allowed) if kind == RunKind.SYNC else Requests()
+        told = Requests()
+        if kind != RunKind.DRY_RUN:
+            told = publish_needs(self.vault, allowed, now=datetime.now(UTC), changes=True)
+        return Requests.summed(({RequestClass.LIST: pages}, look, told))
 
     def _arrived(self) -> list[_Landed]:
         """The pages that have come, at least one, unless a meter refused it: then its range asks again."""

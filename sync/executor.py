@@ -324,7 +324,7 @@ class Executor:
         self.outcomes.append(
             Outcome(operation=operation, status=OperationStatus.PARKED, reason=f"budget_{short.field}", ledger=ledger)
         )
-        needed = self.run_row.result.get("requests", {}).get(short.value)
+        needed = Requests({c: self.run_row.result.get("requests", {}).get(c.value, 0) for c in RequestClass})
         record_stall(self.lease.run_id, budget_stall(self.lease.run_id, short, planned=needed))
 
     # --- recording

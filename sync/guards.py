@@ -86,12 +86,15 @@ def check_emptied(vault: Vault) -> None:
 
 
 def park_downloads(run: Run, vault: Vault, needs: Requests) -> None:
-    """Over the download-byte limit or the free space, no body download starts; everything else proceeds."""
+    """Over the download-byte limit or the free space, no body download starts; everything else proceeds.
+
+    `needs` is the whole run's.
+    """
     wanted = needs[RequestClass.DOWNLOAD_BYTES] or sql.planned_bytes(run.pk, BODIES)
     if not wanted:
         return
     wanted -= sql.bytes_held(run.pk, vault.pk, BODIES)
-    stall = _bytes_stall(run, wanted) or _space_stall(run, vault, wanted)
+    stall = _bytes_stall(run, wanted, needs) or _space_stall(run, vault, wanted)
     if stall:
         record_stall(run.pk, stall)
         sql.execute(sql.PARK, (stall.code, run.pk, list(BODIES)))
@@ -112,11 +115,12 @@ def reserve_money(run: Run, vault: Vault, needs: Requests, *, again: Requests) -
     preflight(run.pk, vault, planned, used, again=again)
 
 
-def _bytes_stall(run: Run, wanted: int) -> Stall | None:
+def _bytes_stall(run: Run, wanted: int, needs: Requests) -> Stall | None:
     left = remaining(run.pk)[RequestClass.DOWNLOAD_BYTES]
     if left is None or wanted <= left:
         return None
-    return budget_stall(run.pk, RequestClass.DOWNLOAD_BYTES, planned=wanted)
+    planned = Requests({**needs, RequestClass.DOWNLOAD_BYTES: wanted})
+    return budget_stall(run.pk, RequestClass.DOWNLOAD_BYTES, planned=planned)
 
 
 def _space_stall(run: Run, vault: Vault, wanted: int) -> Stall | None:

@@ -235,7 +235,7 @@ class Planner:
         guards.check_deletes(
             self.run, self.vault, self.options, self.plan.actions, renamed=sql.renamed_sources(self.run.pk)
         )
-        guards.park_downloads(self.run, self.vault, self.plan.needs)
+        guards.park_downloads(self.run, self.vault, self._sufficient())
         looked = spent(self.run.pk)[RequestClass.GET] and not self.options.offline
         again = refresh_needs(self.vault, limits(self.run.pk)) if looked else Requests()
         guards.reserve_money(self.run, self.vault, ahead, again=again)

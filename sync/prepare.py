@@ -10,7 +10,7 @@ from indexing.usable import chunks_before_planning, require_fresh_index
 from sync.options import SyncOptions
 from sync.root import check_root
 from vaulthalla.errors import Stall
-from vaulthalla.requests import RequestClass
+from vaulthalla.requests import RequestClass, Requests
 from vaulthalla.vaults.models import Vault, VaultKind
 from vaulthalla.work.engine import Lease, NewChunk, add_chunks, handler
 from vaulthalla.work.models import Run, RunKind
@@ -33,7 +33,7 @@ def prepare(lease: Lease) -> None:
     except Stall:
         if look is not None and look.short is not None and limits(run.pk)[look.short] != 0:
             # The manifest might have helped, and what it takes is known.
-            raise budget_stall(run.pk, look.short, planned=look.planned or None) from None
+            raise budget_stall(run.pk, look.short, planned=Requests({look.short: look.planned})) from None
         raise
     if chunks:
         with lease.commit():

@@ -143,10 +143,12 @@ class Remote:
         """Raises Stall, before the first body, when the run's budget does not cover all of them."""
         need = {RequestClass.GET: len(delivery.files), RequestClass.DOWNLOAD_BYTES: delivery.bytes}
         left, allowed = remaining(self.lease.run_id), limits(self.lease.run_id)
-        for name, count in need.items():
-            rest, limit = left[name], allowed[name]
-            if rest is not None and limit is not None and rest + self.meter.available(name) < count:
-                raise budget_stall(self.lease.run_id, name, planned=limit - rest + count)
+        limited = {name: limit for name in need if (limit := allowed[name]) is not None}
+        gone = {name: limit - (left[name] or 0) - self.meter.available(name) for name, limit in limited.items()}
+        planned = Requests({name: gone[name] + need[name] for name in limited})
+        for name, limit in limited.items():
+            if planned[name] > limit:
+                raise budget_stall(self.lease.run_id, name, planned=planned)
 
     # --- bodies
 

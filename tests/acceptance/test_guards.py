@@ -297,6 +297,28 @@ def test_over_the_byte_limit_no_body_is_begun(roto: Stage, create: CreateVault) 
     assert vault.files() == vault.bucket.objects()
 
 
+@pytest.mark.parametrize("limits", ["--s3-budget-download-bytes 5", ""])
+def test_one_remedy_names_every_field_that_the_plan_exceeds(roto: Stage, create: CreateVault, limits: str) -> None:
+    vault = create(roto, "--strategy", "sync")
+    for number in range(3):
+        vault.write(f"goes {number}", b"x")
+    vault.sync()
+    for number in range(4):
+        vault.write(f"up {number}", b"x")
+        vault.bucket.put(f"down {number}", b"x" * 10)
+        (vault.root / f"goes {number}").unlink(missing_ok=True)
+    vault.vault("reconcile", "--allow-list-scan")
+    tight = ["--s3-budget-get", "3", "--s3-budget-put", "3", "--s3-budget-delete", "1", *limits.split()]
+    vault.vh.run("vault", "sync", "set", vault.name, *tight, code=0)
+    run = vault.sync(code=3)
+    needs = "--s3-budget-get 5 --s3-budget-put 6 --s3-budget-delete 3"
+    bytes_too = " --s3-budget-download-bytes 40" if limits else ""
+    assert run["stall"]["remedy"] == f"vh vault sync set {vault.name} {needs}{bytes_too}"
+    vault.vh.run(*run["stall"]["remedy"].split()[1:], code=0)
+    assert vault.sync()["status"] == "success"
+    assert vault.files() == vault.bucket.objects()
+
+
 def test_what_runs_needed_is_proposed_and_suffices(roto: Stage, create: CreateVault) -> None:
     vault = create(roto, "--strategy", "sync", "--s3-budget-put", "3")
     assert vault.vault("suggest")["command"] is None

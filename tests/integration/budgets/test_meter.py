@@ -324,8 +324,19 @@ def test_a_run_may_override_single_limits(vault: Vault) -> None:
 def test_a_stall_names_the_exact_command(
     start: Start, name: RequestClass, planned: int | None, code: str, remedy: str
 ) -> None:
-    stall = budget_stall(start().pk, name, planned=planned)
+    stall = budget_stall(start().pk, name, planned=Requests({name: planned} if planned else {}))
     assert (stall.code, stall.remedy) == (code, remedy)
+
+
+def test_the_remedy_names_every_field_that_the_plan_exceeds(start: Start, vault: Vault) -> None:
+    SyncPolicy.objects.filter(vault=vault).update(budget_put=3, budget_delete=1, budget_copy=5)
+    planned = Requests({GET: 12, PUT: 6, RequestClass.DELETE: 3, RequestClass.COPY: 5, BYTES: 5000})
+    stall = budget_stall(start().pk, PUT, planned=planned)
+    assert (stall.code, "the plan needs 6" in stall.message) == ("budget_put", True)
+    assert stall.remedy == (
+        "vh vault sync set 'my vault' --s3-budget-get 12 --s3-budget-put 6 --s3-budget-delete 3"
+        " --s3-budget-download-bytes 5000"
+    )
 
 
 def test_the_remedy_of_a_zero_limit_allows_something(start: Start, vault: Vault) -> None:

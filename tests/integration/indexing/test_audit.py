@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
+from budgets import sql
 from budgets.access import limits
+from budgets.catalog import seed
+from budgets.policies import set_policy
+from budgets.price_policy import Scope
 from indexing import audit, findings, merge, reconcile
 from indexing.models import Finding, RemoteObject, Source
 from tests.integration.indexing.test_reconcile import bucket, fill, is_true, listed
@@ -19,6 +25,18 @@ from vaulthalla.work.models import Run, RunStatus
 
 pytestmark = pytest.mark.django_db(transaction=True)
 __all__ = ["bucket"]
+
+
+# Of a HEAD in us-east-1, as the built-in list has it.
+HEAD_PRICE = Decimal("0.0000004")
+
+
+def priced(vault: Vault) -> None:
+    """By a list that is known."""
+    assert vault.api_key is not None
+    vault.api_key.region = "us-east-1"
+    vault.api_key.save()
+    seed()
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +104,35 @@ def test_a_budget_that_does_not_suffice_stalls_with_its_remedy(vault: Vault, buc
     assert run.stall_remedy == "vh vault sync set photos --s3-budget-head 20"
     assert (run.result["sampled"], bucket.seen[RequestClass.HEAD]) == (5, 5)
     assert limits(run.pk)[RequestClass.HEAD] == 5
+
+
+def test_of_a_small_bucket_no_more_is_asked_for_than_it_holds(vault: Vault, bucket: MemoryBucket) -> None:
+    fill(bucket, 6)
+    listed(vault)
+    SyncPolicy.objects.filter(vault=vault).update(budget_head=2)
+    vault.refresh_from_db()
+    run = looked(vault, 100)
+    assert "the plan needs 6)" in run.stall_reason
+    assert run.stall_remedy == "vh vault sync set photos --s3-budget-head 6"
+
+
+@pytest.mark.parametrize(("limit", "objects", "needed"), [("0", 50, 20), ("0.0000016", 50, 20), ("0", 6, 6)])
+def test_a_price_policy_is_asked_for_the_whole_sample_at_once(
+    vault: Vault, bucket: MemoryBucket, limit: str, objects: int, needed: int
+) -> None:
+    priced(vault)
+    fill(bucket, objects)
+    listed(vault)
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": limit, "max_daily": "0.00001"})
+    run = looked(vault, 20)
+    assert (run.status, run.stall_code) == (RunStatus.STALLED, "price_budget")
+    today, _ = sql.committed(day=sql.today(), currency="USD", provider="", vault=None)
+    whole = needed * HEAD_PRICE
+    raised = f"--max-daily {(today + whole).normalize():f} --max-run {whole.normalize():f}"
+    assert run.stall_remedy == f"vh pricing budget set-global {raised}"
+    amounts = raised.split()
+    set_policy(Scope.GLOBAL, None, {"max_daily": amounts[1], "max_run": amounts[3]})
+    assert looked(vault, 20).status == RunStatus.SUCCESS
 
 
 def test_an_audit_asked_to_end_goes_on_with_the_same_sample(

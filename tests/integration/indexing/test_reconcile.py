@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,10 @@ import pytest
 from django.db import OperationalError
 
 from budgets.access import spent
-from indexing import findings, merge, reconcile, scanning, sql
+from budgets.catalog import seed
+from budgets.policies import set_policy
+from budgets.price_policy import Scope
+from indexing import findings, freshness, merge, reconcile, scanning, sql
 from indexing.describe import index_info, index_report
 from indexing.models import Finding, IndexState, RemoteObject, ScannedKey, ScanRange, Source
 from indexing.reconcile import reconcile_chunks
@@ -130,6 +134,32 @@ def test_an_exhausted_budget_stalls_and_the_next_run_pays_only_for_the_rest(vaul
     assert bucket.seen[RequestClass.LIST] == 6
     assert is_true(vault, bucket)
     assert index_info(vault)["freshness"] == "fresh"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_price_policy_is_asked_for_the_listing_and_its_manifest(
+    vault: Vault, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr(freshness, "KEYS_PER_PAGE", 10)
+    assert vault.api_key is not None
+    vault.api_key.region = "us-east-1"
+    vault.api_key.save()
+    seed()
+    fill(bucket, 45)
+    if known:
+        listed(vault)
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0"})
+    # Of an unknown bucket a page is asked for, which lists three where nothing is published; then as much again.
+    for pages in (5,) if known else (1, 6):
+        run = listed(vault)
+        amount = (pages + 2) * Decimal("0.000005")
+        assert (run.stall_code, run.stall_remedy) == (
+            "price_budget",
+            f"vh pricing budget set-global --max-run {amount.normalize():f}",
+        )
+        set_policy(Scope.GLOBAL, None, {"max_run": str(amount)})
+    run = listed(vault)
+    assert (run.status, run.result["manifest"]["published"]) == (RunStatus.SUCCESS, True)
 
 
 def test_an_old_unfinished_listing_is_begun_again(vault: Vault, bucket: MemoryBucket) -> None:
