@@ -6,8 +6,9 @@ import sys
 from shlex import quote
 from typing import Any
 
-from budgets.access import spent, warnings
+from budgets.access import spent
 from indexing import findings, merge
+from indexing.manifest.describe import warnings
 from indexing.manifest.publish import publish_chunks
 from indexing.reconcile import expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields, printable
@@ -103,7 +104,7 @@ def result_text(value: dict[str, Any]) -> str:
 
 def exit_code(console: Console, run: Run, *, others: str) -> int:
     """Raises what stopped the run, so that it is told like every other error; `others`: who goes on with it."""
-    for text in warnings(run.pk):
+    for text in warnings(run):
         console.message(f"Warning: {text}")
     if run.status not in TERMINAL:
         console.message(f"Detached from run {run.pk}: {others}.")

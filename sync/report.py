@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from budgets.access import lost, spent, warnings
+from budgets.access import lost, spent
 from indexing.describe import feeds_lines, index_report
-from indexing.manifest.describe import manifest_text
+from indexing.manifest.describe import manifest_text, warnings
 from sync.finish import COUNTED
 from sync.models import Conflict
 from sync.prices import cost_json, cost_text, estimate_json
@@ -48,7 +48,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "lost": lost(run.pk).as_json(),
         "cost": cost_json(run),
         "estimate": estimate_json(run),
-        "warnings": warnings(run.pk),
+        "warnings": warnings(run),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
     }

@@ -22,6 +22,7 @@ from indexing.events.envelopes import items
 from indexing.events.feed import Told, known_through
 from indexing.events.records import Change, change_of, is_event
 from indexing.inputs import STDIN, kept_stdin, moment, opened
+from indexing.manifest import describe
 from indexing.manifest.publish import publish_chunks
 from indexing.models import IndexState
 from vaulthalla.console import Console, fields, rfc3339
@@ -136,6 +137,8 @@ def command(console: Console, vault: Vault, source: str, *, through: str) -> int
         run = ingest(vault, source, through=through, show=lambda done, total: bar.update(done=done, total=total))
     for warning in warnings(vault, run):
         console.message(warning)
+    for text in describe.warnings(run):
+        console.message(f"Warning: {text}")
     console.result(result_json(vault, run), result_text)
     return 0
 

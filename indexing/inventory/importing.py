@@ -24,6 +24,7 @@ from indexing.inventory.delivery import Delivery, newest, of_file, of_manifest
 from indexing.inventory.remote import SCHEME, Remote, location
 from indexing.inventory.rows import Skip, Tally
 from indexing.inventory.schema import schema_of, split
+from indexing.manifest import describe
 from indexing.manifest.publish import publish_chunks
 from indexing.sql import Changes, Moment
 from vaulthalla.console import Console, fields, rfc3339
@@ -419,6 +420,8 @@ def command(console: Console, vault: Vault, run: Run, *, detach: bool) -> int:
         console.message(f"Run {first} has imported the same files: they were not read again.")
     for place in run.result["first_bad"]:
         console.message(f"Not used: {place}")
+    for text in describe.warnings(run):
+        console.message(f"Warning: {text}")
     console.result(result_json(vault, run), result_text)
     return 0
 

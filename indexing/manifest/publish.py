@@ -40,7 +40,15 @@ from indexing.manifest.format import (
 from indexing.manifest.helpers import Helpers
 from indexing.manifest.refresh import Look, News
 from indexing.manifest.sql import Snapshot
-from indexing.manifest.state import differs, retired_due, root_of, shards_due, writer_of
+from indexing.manifest.state import (
+    differs,
+    publish_needs,
+    refresh_needs,
+    retired_due,
+    root_of,
+    shards_due,
+    writer_of,
+)
 from indexing.models import IndexState
 from vaulthalla.errors import Stall, StallCode
 from vaulthalla.remedies import sync_of
@@ -95,7 +103,7 @@ def publish(lease: Lease) -> None:
     except MeterRefused as refused:
         if refused.request_class is None:
             raise lease.lost() from refused
-        outcome = {"published": False, "reason": f"budget_{refused.request_class.field}"}
+        outcome = publisher.short(refused.request_class)
     except (StoreError, Unusable) as error:
         outcome = {"published": False, "reason": f"{error.code}: {error}"}
     with lease.commit():
@@ -121,16 +129,29 @@ class Publisher:
                 draft = self._drafted(known, Path(folder))
                 if draft is None:
                     return None
-                if isinstance(draft, str):
-                    return {"published": False, "reason": draft}
+                if isinstance(draft, RequestClass):
+                    return self.short(draft)
                 written = self._sent(draft, known)
             if written is not None:
                 return self._kept(draft, written)
             look = self._caught_up(known)
-            if look is not None and look.news in (News.SHORT, News.UNREACHED):
-                return {"published": False, "reason": look.reason or f"budget_{(look.short or RequestClass.GET).field}"}
+            if look is not None and look.news is News.SHORT:
+                return self.short(look.short or RequestClass.GET)
+            if look is not None and look.news is News.UNREACHED:
+                return {"published": False, "reason": look.reason}
         record_stall(self.lease.run_id, self._conflict())
         return {"published": False, "reason": StallCode.MANIFEST_CONFLICT.value}
+
+    def short(self, request_class: RequestClass) -> dict[str, Any]:
+        """That a limit of requests or of money kept it from being published, and what would have let it be."""
+        run, allowed, now = self.lease.load_run(), access.limits(self.lease.run_id), datetime.now(UTC)
+        planned = Requests({c: run.result.get("requests", {}).get(c.value, 0) for c in RequestClass})
+        if not planned.total():
+            planned = publish_needs(self.vault, access.UNLIMITED, now=now, changes=True)
+        told = publish_needs(self.vault, allowed, now=now, changes=True)
+        anew = Requests.summed((refresh_needs(self.vault, allowed), told))
+        stall = access.budget_stall(run.pk, request_class, planned=planned, anew=anew)
+        return {"published": False, "reason": stall.code, "remedy": stall.remedy}
 
     def _conflict(self) -> Stall:
         return Stall(
@@ -142,8 +163,8 @@ class Publisher:
 
     # --- what there is to say
 
-    def _drafted(self, known: IndexState, folder: Path) -> Draft | str | None:
-        """The next manifest with its objects as files; None when there is nothing new, a reason when it must wait."""
+    def _drafted(self, known: IndexState, folder: Path) -> Draft | RequestClass | None:
+        """The next manifest with its objects as files; None when there is nothing new, what is short when it waits."""
         with sql.snapshot(self.vault.pk) as found:
             if found is None:
                 return None
@@ -155,7 +176,7 @@ class Publisher:
             if not (shards and self._afford(shards + 1)):
                 shards = 0
                 if not self._afford(1 + bool(changed)):
-                    return f"budget_{(self.meter.exhausted or RequestClass.PUT).field}"
+                    return self.meter.exhausted or RequestClass.PUT
             now = datetime.now(UTC)
             deleted = self._deletable(retired_due(have, now))
             drafting = Drafting(self.lease, self.vault, found, have, folder)

@@ -16,10 +16,14 @@ import pytest
 from django.db import connection, transaction
 
 from budgets.access import ChunkMeter, open_store, spent
+from budgets.catalog import seed
+from budgets.policies import set_policy
+from budgets.price_policy import Scope
 from indexing import merge, state
 from indexing import sql as index_sql
 from indexing.manifest import publish, refresh, sql
 from indexing.manifest import state as manifest_state
+from indexing.manifest.describe import warnings
 from indexing.manifest.format import FOLDER, ROOT, Retired, Root, as_json, decode_root, encode_root
 from indexing.manifest.publish import publish_chunks
 from indexing.manifest.refresh import Look, News
@@ -474,8 +478,11 @@ def test_where_shards_are_too_dear_the_first_publish_is_a_delta(
 def test_a_budget_that_does_not_suffice_leaves_a_mark(vault: Vault, bucket: MemoryBucket) -> None:
     listed(vault, 0)
     sees(vault, info("a", 10))
-    told = published(vault, limits={"put": 1}).result["manifest"]
-    assert (told, bucket.seen) == ({"published": False, "reason": "budget_put"}, {})
+    run = published(vault, limits={"put": 1})
+    remedy = "vh vault sync set photos --s3-budget-put 2"
+    told = {"published": False, "reason": "budget_put", "remedy": remedy}
+    assert (run.status, run.result["manifest"], bucket.seen) == (RunStatus.SUCCESS, told, {})
+    assert [("budget_put" in text, remedy in text) for text in warnings(run)] == [(True, True)]
     assert published(vault).result["manifest"]["published"]
     other = another_host(vault)
     SyncPolicy.objects.filter(vault=other).update(budget_get=1)
@@ -486,6 +493,25 @@ def test_a_budget_that_does_not_suffice_leaves_a_mark(vault: Vault, bucket: Memo
     assert looked(other)[0].news is News.SHORT
     SyncPolicy.objects.filter(vault=other).update(budget_get=0)
     assert looked(other) == (Look(news=News.SHORT, short=RequestClass.GET, planned=1), {})
+
+
+def test_where_money_is_short_that_is_the_reason(vault: Vault, bucket: MemoryBucket) -> None:
+    assert vault.api_key is not None
+    vault.api_key.region = "us-east-1"
+    vault.api_key.save()
+    seed()
+    listed(vault, 0)
+    sees(vault, info("a", 10))
+    set_policy(Scope.GLOBAL, None, {"mode": "enforce", "max_run": "0.000005"})
+    run = published(vault)
+    assert (run.status, bucket.seen) == (RunStatus.SUCCESS, {})
+    # A sync looks at the manifest, too, before it publishes.
+    remedy = "vh pricing budget set-global --max-run 0.0000104"
+    assert run.result["manifest"] == {"published": False, "reason": "price_budget", "remedy": remedy}
+    assert [("price_budget" in text, remedy in text) for text in warnings(run)] == [(True, True)]
+    set_policy(Scope.GLOBAL, None, {"max_run": "0.0000104"})
+    assert published(vault).result["manifest"]["published"]
+    assert warnings(published(vault)) == []
 
 
 def test_a_manifest_that_others_keep_changing_is_a_stall(
