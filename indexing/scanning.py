@@ -90,6 +90,7 @@ def result_json(run: Run) -> dict[str, Any]:
         **counts,
         "skipped": run.result.get("skipped", {}),
         "requests": spent(run.pk).as_json(),
+        "warnings": warnings(run),
     }
 
 

@@ -160,7 +160,8 @@ def warnings(vault: Vault, run: Run) -> Iterator[str]:
 def result_json(vault: Vault, run: Run) -> dict[str, Any]:
     names = ("records", "upserted", "deleted", "stale", "duplicate", "doubtful", "skipped", "events_through")
     counts = {name: run.result[name] for name in names}
-    return {"run": str(run.pk), "vault": vault.name, **counts, "requests": spent(run.pk).as_json()}
+    requests, told = spent(run.pk).as_json(), describe.warnings(run)
+    return {"run": str(run.pk), "vault": vault.name, **counts, "requests": requests, "warnings": told}
 
 
 def result_text(value: dict[str, Any]) -> str:

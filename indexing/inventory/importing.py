@@ -445,6 +445,7 @@ def result_json(vault: Vault, run: Run) -> dict[str, Any]:
         **counts,
         "known_from": known_from,
         "requests": spent(run.pk).as_json(),
+        "warnings": describe.warnings(run),
     }
 
 

@@ -258,6 +258,7 @@ def test_the_command(vault: Vault, tmp_path: Path, capsys: pytest.CaptureFixture
             "no_change_of_content": 1,
         },
         "events_through": None,
+        "warnings": [],
     }
     assert live(vault) == {"a b": ("e1", False)}
 

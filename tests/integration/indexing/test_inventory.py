@@ -102,6 +102,7 @@ def test_a_file_with_a_header(vault: Vault, vh: Vh) -> None:
         "skipped": {},
         "as_of": "2026-11-20T00:00:00Z",
         "known_from": None,
+        "warnings": [],
     }
     assert live(vault) == known(*ODD)
     state = IndexState.objects.get()

@@ -81,6 +81,7 @@ def test_a_listing_makes_the_index_complete_and_true(vault: Vault, bucket: Memor
         "removed": 0,
         "skipped": {},
         "requests": {"list": 4, "head": 0, "get": 0, "put": 2, "copy": 0, "delete": 0, "downloaded_bytes": 0},
+        "warnings": [],
     }
     assert bucket.seen[RequestClass.LIST] == 4
     info = index_info(vault)
