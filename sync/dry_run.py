@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from budgets.access import limits, spent
 from budgets.pricing import money
 from indexing.describe import index_info
+from indexing.manifest.state import kept_back, refresh_needs
 from indexing.usable import require_fresh_index
 from sync import sql
 from sync.decide import Action
@@ -89,7 +90,7 @@ def dry_run_json(run: Run, vault: Vault, *, pricing: bool = True) -> dict[str, A
             "upload_bytes": run.result.get("plan", {}).get("bytes_up", 0),
         },
         "planning_requests": spent(run.pk).as_json(),
-        "budget": {"fits": not exceeded, "exceeded": exceeded},
+        "budget": {"fits": not exceeded, "stalls": _stalls(run, vault), "exceeded": exceeded},
         "price": plan_price(run, vault, Requests({c: planned[c.value] for c in RequestClass})) if pricing else None,
         "price_budget": price_decision(run, vault, Requests({c: planned[c.value] for c in RequestClass})),
         "index": index_info(vault),
@@ -108,7 +109,7 @@ def dry_run_text(value: dict[str, Any]) -> str:
         ("Requests", requests or "none"),
         ("Download", units.format_size(traffic["download_bytes"])),
         ("Upload", units.format_size(traffic["upload_bytes"])),
-        ("Budget", "fits" if value["budget"]["fits"] else "exceeded: the run would stall and go on later"),
+        ("Budget", _budget_text(value["budget"])),
     ]
     lines += [
         (f"  {over['field']}", f"{over['planned']} planned, {over['limit']} allowed: {over['remedy']}")
@@ -120,6 +121,12 @@ def dry_run_text(value: dict[str, Any]) -> str:
     lines.append(("Index", f"{value['index']['freshness']}: {value['index']['why']}"))
     lines.append(("Run it", f"{sync_of(value['vault'])} --plan {value['plan']}"))
     return fields(lines)
+
+
+def _budget_text(budget: dict[str, Any]) -> str:
+    if budget["stalls"]:
+        return "exceeded: the run would stall and go on later"
+    return "fits" if budget["fits"] else "exceeded: the run would do it all, but its manifest may wait for a later one"
 
 
 def _price_lines(price: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -187,6 +194,17 @@ def _still_standing(run: Run, vault: Vault) -> Counter[tuple[str, str]]:
         verdict, _, reason = name.partition("/")
         standing[verdict, reason] -= count
     return standing
+
+
+def _stalls(run: Run, vault: Vault) -> bool:
+    """Whether some operation finds nothing left; of what publishing takes, only what a run keeps back counts."""
+    allowed = limits(run.pk)
+    planned = Counter(run.result.get("plan", {}).get("requests", {}))
+    before, after = refresh_needs(vault, allowed), kept_back(vault, allowed)
+    return any(
+        limit is not None and planned[name.value] and planned[name.value] + before[name] + after[name] > limit
+        for name, limit in allowed.items()
+    )
 
 
 def _exceeded(run: Run, vault: Vault, requests: dict[str, int]) -> list[dict[str, Any]]:

@@ -35,6 +35,34 @@ def change_everything(vault: Vault) -> None:
     vault.vault("reconcile")
 
 
+@pytest.mark.parametrize(
+    ("limit", "files", "stalls"),
+    [(1, 1, False), (2, 1, False), (2, 3, True), (3, 1, False), (3, 2, True)],
+)
+def test_a_dry_run_knows_whether_a_tiny_budget_stalls(
+    roto: Stage, create: CreateVault, limit: int, files: int, stalls: bool
+) -> None:
+    vault = create(roto, "--strategy", "sync")
+    vault.sync()
+    for number in range(files):
+        vault.write(f"file {number}", b"x")
+    vault.vault("set", "--s3-budget-put", str(limit))
+    seen = vault.vault("dry-run")
+    enough = f"vh vault sync set {vault.name} --s3-budget-put {files + 2}"
+    over = [{"field": "put", "planned": files + 2, "limit": limit, "remedy": enough}] if files + 2 > limit else []
+    assert seen["budget"] == {"fits": not over, "stalls": stalls, "exceeded": over}
+    ended = vault.vh.run("vault", "sync", vault.name)
+    run = ended.json
+    assert (ended.code, run["status"]) == ((3, "stalled") if stalls else (0, "success"))
+    if stalls:
+        assert run["stall"]["remedy"] == enough
+    elif over:
+        assert run["manifest"] == {"published": False, "reason": "budget_put", "remedy": enough}
+        assert [("budget_put" in text, enough in text) for text in run["warnings"]] == [(True,) * 2]
+    else:
+        assert (run["manifest"]["published"], run["warnings"], ended.err) == (True, [], "")
+
+
 @pytest.mark.parametrize(("strategy", "policy"), POLICIES)
 def test_a_plan_does_and_tells_what_the_dry_run_told(
     roto: Stage, create: CreateVault, strategy: str, policy: str
