@@ -28,12 +28,32 @@ ROWS_A_STRIPE = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """A file of row groups (stripes): their row counts where the file tells them, and how to read one."""
+    """A file of row groups (stripes): their row counts, `exact` where the file tells them, and how to read one.
+
+    `total`: the rows of the whole file, as it says itself.
+    """
 
     name: str
     columns: Sequence[tuple[str, Any]]
     rows: Sequence[int]
+    exact: bool
+    total: int
     read: Callable[[int, Sequence[str]], Iterator[Any]]
+
+    def count(self) -> None:
+        """For a file that is not read as a whole: raises Refused unless it has all its rows. One column is read."""
+        narrow = next((name for name, kind in self.columns if pa.types.is_integer(kind)), self.columns[0][0])
+        found = (
+            batch.num_rows
+            for number in range(len(self.rows))
+            for batch in _reading(self, number, [narrow], _place(number))
+        )
+        self.check(sum(found), self.total, "")
+
+    def check(self, found: int, wanted: int, place: str) -> None:
+        """Raises Refused: pyarrow ends early at some damage as if nothing more were there."""
+        if found != wanted:
+            raise damaged(self.name, place, f"has {found} rows, not the {wanted} that it says")
 
 
 @contextmanager
@@ -43,6 +63,8 @@ def opened(path: Path, name: str) -> Iterator[Groups]:
         parquet = file.read(4) == b"PAR1"
     with told(name):
         groups = _parquet(path, name) if parquet else _orc(path, name)
+    if groups.exact:
+        groups.check(sum(groups.rows), groups.total, "")
     yield groups
 
 
@@ -69,25 +91,27 @@ def _parquet(path: Path, name: str) -> Groups:
         yield from file.iter_batches(BATCH, row_groups=[number], columns=list(columns), use_threads=False)
 
     rows = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
-    return Groups(name=name, columns=_columns(file.schema_arrow), rows=rows, read=read)
+    columns = _columns(file.schema_arrow)
+    return Groups(name=name, columns=columns, rows=rows, exact=True, total=about.num_rows, read=read)
 
 
 def _orc(path: Path, name: str) -> Groups:
     from pyarrow import orc
 
     file = orc.ORCFile(path)
-    count = file.nstripes
+    count, columns = file.nstripes, _columns(file.schema)
     # A stripe's own count is in its statistics, which pyarrow does not show: all but the last are about alike.
     share = -(-file.nrows // count) if count else 0
     if share > ROWS_A_STRIPE:
-        return Groups(name=name, columns=_columns(file.schema), rows=[file.nrows], read=partial(_streamed, path))
+        read_all = partial(_streamed, path)
+        return Groups(name=name, columns=columns, rows=[file.nrows], exact=True, total=file.nrows, read=read_all)
 
     def read(number: int, columns: Sequence[str]) -> Iterator[Any]:
         stripe = file.read_stripe(number, columns=list(columns))
         for start in range(0, stripe.num_rows, BATCH):
             yield stripe.slice(start, BATCH)
 
-    return Groups(name=name, columns=_columns(file.schema), rows=[share] * count, read=read)
+    return Groups(name=name, columns=columns, rows=[share] * count, exact=count < 2, total=file.nrows, read=read)
 
 
 def _streamed(path: Path, _: int, columns: Sequence[str]) -> Iterator[Any]:
@@ -116,8 +140,10 @@ class Columnar:
         wanted = sorted(schema.positions, key=schema.positions.__getitem__)
         stored = [self.groups.columns[schema.positions[name]][0] for name in wanted]
         batches = Batches(self.groups.name, wanted, self.scope, self.tally, encoded=False, place="row")
-        for number in range(first, len(self.groups.rows) if last is None else last):
-            place = f"row group {number + 1}"
+        last = len(self.groups.rows) if last is None else last
+        total = 0
+        for number in range(first, last):
+            place = _place(number)
             at = 0
             for batch in _reading(self.groups, number, stored, place):
                 with told(self.groups.name, place):
@@ -125,6 +151,11 @@ class Columnar:
                     table = batches.table(columns, at, where=place)
                 yield table
                 at += batch.num_rows
+            if self.groups.exact:
+                self.groups.check(at, self.groups.rows[number], place)
+            total += at
+        if (first, last) == (0, len(self.groups.rows)):
+            self.groups.check(total, self.groups.total, "")
 
     def schema(self) -> Schema:
         """Raises Refused where a column that matters is missing, or is of a type that nothing can be read from."""
@@ -138,6 +169,10 @@ class Columnar:
             if not _readable(name, kind):
                 raise accepted(self.groups.name, stored, str(kind), _wanted(name))
         return schema
+
+
+def _place(number: int) -> str:
+    return f"row group {number + 1}"
 
 
 def _reading(groups: Groups, number: int, columns: Sequence[str], place: str) -> Iterator[Any]:

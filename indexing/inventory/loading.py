@@ -68,7 +68,10 @@ def _lots(file: DataFile) -> list[tuple[int, int | None]]:
             if rows >= ROWS_A_CHUNK:
                 lots.append((first, number))
                 first, rows = number, 0
-    return [*lots, (first, None)] if rows or not lots else lots
+        lots = [*lots, (first, None)] if rows or not lots else lots
+        if len(lots) > 1 and not groups.exact:
+            groups.count()
+    return lots
 
 
 @handler(KIND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import orc, parquet
 
-from indexing.inventory import columns
+from indexing.inventory import columns, loading
 from indexing.inventory.csvs import Csv
+from indexing.inventory.delivery import DataFile
 from indexing.inventory.rows import Scope, Tally
 from indexing.inventory.schema import schema_of, split
 from tests.support.deliveries import SCHEMA, VERSIONS_SCHEMA, columns_bytes, csv_bytes, row, table_bytes
@@ -177,6 +180,51 @@ def test_torn_files_are_refused(tmp_path: Path, form: str) -> None:
         with pytest.raises(Refused) as caught:
             read(torn, tmp_path)
         assert caught.value.code == "input_damaged"
+
+
+def many(count: int) -> pa.Table:
+    return pa.concat_tables([table(key=[f"k{number}"]) for number in range(count)]).combine_chunks()
+
+
+def without_a_page() -> bytes:
+    """Parquet whose first page says that it is of no kind: pyarrow passes over it."""
+    into = io.BytesIO()
+    parquet.write_table(many(300), into, use_dictionary=False, compression="gzip")
+    raw = bytearray(into.getvalue())
+    assert raw[4:6] == b"\x15\x00"
+    raw[5] = 77
+    return bytes(raw)
+
+
+def without_a_stripe(stripes: int) -> bytes:
+    """ORC of so many stripes of 100 rows, whose footer has lost the first."""
+    into = io.BytesIO()
+    options = {"stripe_size": 1, "batch_size": 100, "compression": "uncompressed"}
+    orc.write_table(many(stripes * 100), into, **options)
+    raw = bytearray(into.getvalue())
+    # It begins at byte 3 of the file. Its tag becomes one of a field that nobody knows.
+    tag = raw.rindex(b"\x08\x03\x10") - 2
+    assert raw[tag] == 0x1A
+    raw[tag] = 0x7A
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("form", [*FORMS, STREAM])
+def test_files_that_lost_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    if form == STREAM:
+        monkeypatch.setattr(columns, "ROWS_A_STRIPE", 0)
+    for raw in [without_a_page()] if form == "Parquet" else [without_a_stripe(1), without_a_stripe(3)]:
+        with pytest.raises(Refused, match=r"has \d+ rows, not the \d+ that it says") as caught:
+            read(raw, tmp_path)
+        assert caught.value.code == "input_damaged"
+
+
+def test_a_file_that_lost_rows_is_not_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "ROWS_A_CHUNK", 150)
+    raw = without_a_stripe(4)
+    (tmp_path / "f").write_bytes(raw)
+    with pytest.raises(Refused, match="has 300 rows, not the 400 that it says"):
+        loading._lots(DataFile(name="f", size=len(raw), path=str(tmp_path / "f")))
 
 
 def test_row_groups_by_themselves(tmp_path: Path) -> None:
