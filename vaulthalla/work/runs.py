@@ -36,6 +36,8 @@ from vaulthalla.work.models import (
 from vaulthalla.work.phases import Phase
 from vaulthalla.work.values import Busy, NewChunk
 
+# An option that tells what a run is expected to come to, and changes nothing about what it does.
+EXPECTED = "estimate"
 EXCLUSIVE = ("one_active_sync_per_vault", "one_queued_sync_per_vault", "one_snapshot_per_vault")
 
 
@@ -96,7 +98,7 @@ def _join(wanted: Run) -> Run:
         raise Busy(
             f"Another run of vault {wanted.vault} has just ended.", run_id=0, remedy="Run the same command again."
         )
-    if other.kind == wanted.kind and other.options == wanted.options:
+    if other.kind == wanted.kind and _asked(other) == _asked(wanted):
         return other
     state = "waiting" if other.status == RunStatus.QUEUED else "under way"
     raise Busy(
@@ -104,6 +106,11 @@ def _join(wanted: Run) -> Run:
         run_id=other.pk,
         remedy="Wait for it, or cancel it.",
     )
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """What a run is to do: an estimate moves with what the run that it is of has done."""
+    return {name: value for name, value in run.options.items() if name != EXPECTED}
 
 
 def constraint_of(error: IntegrityError) -> str:

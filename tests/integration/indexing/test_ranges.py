@@ -146,6 +146,20 @@ def test_a_scan_stopped_and_taken_up_again_costs_what_one_does(vault: Vault, buc
     assert is_true(vault, bucket)
 
 
+def test_the_same_command_goes_on_with_a_listing_whose_estimate_it_has_moved(
+    vault: Vault, bucket: MemoryBucket
+) -> None:
+    fill(bucket, 50)
+    listed(vault)
+    fill(bucket, 40, "0000x")
+    bucket.inject(Fault(operation="list_page", nth=4, hook=lease.shutdown.set))
+    run = scanning.start_reconcile(vault, allow_list_scan=True)
+    drive(run.pk)
+    lease.shutdown.clear()
+    assert state.estimate(vault) != run.options["estimate"]
+    assert scanning.start_reconcile(vault, allow_list_scan=True).pk == run.pk
+
+
 def test_news_from_before_the_scan_changes_no_range_it_has_been_to(vault: Vault, bucket: MemoryBucket) -> None:
     """A create that the scan saw undone: its event comes late, while the other ranges are still being listed."""
     fill(bucket, 200)
