@@ -10,7 +10,7 @@ from budgets.access import spent
 from indexing import findings, merge
 from indexing.manifest.describe import warnings
 from indexing.manifest.publish import publish_chunks
-from indexing.reconcile import expected_requests, reconcile_chunks
+from indexing.reconcile import KIND, expected_requests, reconcile_chunks
 from vaulthalla.console import Console, fields, printable
 from vaulthalla.errors import DETACHED, Refused
 from vaulthalla.remedies import OR, sync_of
@@ -24,10 +24,10 @@ DIFFERENCES = ("added", "changed", "removed")
 
 
 def start_reconcile(vault: Vault, *, allow_list_scan: bool = False, prefix: str = "", noted: bool = False) -> Run:
-    """The run that lists; works first on a listing or an import that is in the way.
+    """The run that lists; works first on a listing or an import that is in the way. The same one is gone on with.
 
-    `noted`: each difference is kept for `--list`. Raises Refused without a finite LIST budget, unless the limit
-    is lifted for this run.
+    `noted`: each difference is kept for `--list`, unless the listing was begun without. Raises Refused without a
+    finite LIST budget, unless the limit is lifted for this run.
     """
     check(vault, allow_list_scan=allow_list_scan, prefix=prefix)
     limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
@@ -58,6 +58,9 @@ def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, pr
         limit = None if allow_list_scan else vault.policy.limit(RequestClass.LIST)
         console.message(estimate_text(expected_requests(vault, prefix, limit=limit)))
     run = start_reconcile(vault, allow_list_scan=allow_list_scan, prefix=prefix, noted=listed)
+    if listed and not _is_noted(run):
+        console.message(f"Run {run.pk} was begun without --list, and is gone on with: it tells numbers only.")
+        listed = False
     with console.progress("Listing") as bar:
 
         def show(now: Progress) -> None:
@@ -70,6 +73,10 @@ def drive_reconcile(console: Console, vault: Vault, *, allow_list_scan: bool, pr
     else:
         console.result(result_json(run), result_text)
     return exit_code(console, run, others="workers go on with it, or the next listing of the vault does")
+
+
+def _is_noted(run: Run) -> bool:
+    return run.chunks.filter(kind=KIND, payload__noted=True).exists()
 
 
 def estimate_text(expected: int | None) -> str:

@@ -22,6 +22,7 @@ from indexing.describe import index_info, index_report
 from indexing.models import Finding, IndexState, RemoteObject, ScannedKey, ScanRange, Source
 from indexing.reconcile import reconcile_chunks
 from indexing.usable import chunks_before_planning
+from vaulthalla.console import Console
 from vaulthalla.errors import Refused, Stall
 from vaulthalla.requests import RequestClass
 from vaulthalla.stores import memory
@@ -95,6 +96,22 @@ def test_a_listing_makes_the_index_complete_and_true(vault: Vault, bucket: Memor
     state = IndexState.objects.get(vault=vault)
     assert state.scan_started_at is None
     assert not ScanRange.objects.exists()
+
+
+def test_a_listing_that_keeps_no_differences_is_never_told_as_one_without_any(
+    vault: Vault, bucket: MemoryBucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(bucket, 3)
+    run = scanning.start_reconcile(vault, allow_list_scan=True)
+    asked = {"allow_list_scan": True, "prefix": ""}
+    assert scanning.drive_reconcile(Console(), vault, listed=True, **asked) == 0
+    said = capsys.readouterr()
+    assert "Added:           3" in said.out
+    assert f"Run {run.pk} was begun without --list" in said.err
+    fill(bucket, 1, "new")
+    scanning.start_reconcile(vault, allow_list_scan=True, noted=True)
+    assert scanning.drive_reconcile(Console(), vault, listed=True, **asked) == 0
+    assert capsys.readouterr().out == "added    new0000\n"
 
 
 def test_a_second_listing_tells_what_changed(vault: Vault, bucket: MemoryBucket) -> None:
