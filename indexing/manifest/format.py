@@ -22,6 +22,8 @@ VERSION = 1
 ROOT = ".vaulthalla/manifest.json"
 FOLDER = ".vaulthalla/manifest/"
 OWN_KEYS = ".vaulthalla/"
+# What decoding raises for bytes that are not of the type; the last one for what is nested too deep.
+NOT_OF_TYPE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ROWS_HEADER = b'["vaulthalla-rows",1]\n'
 
 MOST_ROOT_BYTES = 2**21
@@ -172,7 +174,7 @@ def _read(raw: bytes) -> Root:
             raise newer(head.version)
         envelope = msgspec.json.decode(raw, type=_Envelope)
         return msgspec.json.decode(envelope.manifest, type=Root)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_OF_TYPE as error:
         raise damaged(str(error)) from error
 
 
@@ -276,7 +278,7 @@ def unpack(file: IO[bytes], entry: Entry) -> Iterator[Row]:
 def _row(decoder: msgspec.json.Decoder[Row], line: bytes, entry: Entry) -> Row:
     try:
         row = decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_OF_TYPE as error:
         raise damaged(f"{entry.name}: {error}") from error
     # PostgreSQL holds no NUL, so no publisher's index did.
     if b"\\u0000" in line or row.key.startswith(OWN_KEYS):

@@ -147,6 +147,8 @@ def test_who_refuses_says_why() -> None:
         (b'{"format":"else","version":1}', "manifest_damaged"),
         (b"", "manifest_damaged"),
         (b"\xff\xfe", "manifest_damaged"),
+        (b'{"a":' * 3_000, "manifest_damaged"),
+        (b'{"format":"vaulthalla-manifest","version":1,"manifest":' + b"[" * 3_000, "manifest_damaged"),
         (encode_root(root(bucket="other")), "manifest_foreign"),
         (encode_root(root(prefix="")), "manifest_foreign"),
         (encode_root(root(deltas=(entry(DELTA), entry(DELTA)))), "manifest_damaged"),
@@ -186,6 +188,8 @@ def line(one: Row) -> bytes:
         ROWS_HEADER + line(row(".vaulthalla/x")) + line(row("b")),
         ROWS_HEADER + line(row("a")) + line(row("b", size=-1)),
         ROWS_HEADER + line(row("a")) + line(row("b", sha256="short")),
+        ROWS_HEADER + line(row("a")) + line(row("b"))[:-2] + b"," + b"[" * 3_000 + b"\n",
+        ROWS_HEADER + line(row("a")) + b"[" * 3_000 + b"\n",
         ROWS_HEADER + b" " * (MOST_LINE_BYTES * 8),
     ],
 )
