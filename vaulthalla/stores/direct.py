@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 import urllib3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.retries.quota import RetryQuota
 from urllib3.exceptions import HTTPError, SSLError
 
@@ -75,6 +75,12 @@ class NeedsBotocore(Exception):
 
 class NotWhole(ClientError):
     """A page that was cut short, or an error that came as a success: as good as a server's error."""
+
+
+class Unreadable(BotoCoreError):
+    """A header whose number or time is none."""
+
+    fmt = "the answer cannot be read: {error}"
 
 
 class Attempts(Protocol):
@@ -211,7 +217,7 @@ def _query(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _answer(response: urllib3.BaseHTTPResponse, operation: str, number: int) -> dict[str, Any]:
-    """Raises NotWhole for a listing that is not a whole one."""
+    """Raises NotWhole for a listing that is not a whole one, Unreadable for what is no answer of S3."""
     headers = _headers(response)
     if operation == LIST:
         body = response.read()
@@ -224,9 +230,13 @@ def _answer(response: urllib3.BaseHTTPResponse, operation: str, number: int) -> 
             raise NotWhole(refused, LIST) from error
     answer: dict[str, Any] = {RECEIVED[name]: value for name, value in headers.items() if name in RECEIVED}
     answer["Metadata"] = {n.removeprefix(METADATA): v for n, v in headers.items() if n.startswith(METADATA)}
-    answer["ContentLength"] = int(headers.get("content-length", 0))
-    if "last-modified" in headers:
-        answer["LastModified"] = _date(headers["last-modified"])
+    try:
+        answer["ContentLength"] = int(headers.get("content-length", 0))
+        if "last-modified" in headers:
+            answer["LastModified"] = _date(headers["last-modified"])
+    except ValueError as error:
+        response.close()
+        raise Unreadable(error=error) from error
     answer["ResponseMetadata"] = _metadata(response, headers, number)
     if operation == "GetObject":
         answer["Body"] = response
@@ -247,7 +257,7 @@ def _said(body: bytes) -> dict[str, str]:
     """`Code` and `Message` of an error's XML; a HEAD's answer, or a gateway's page, says nothing."""
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - the parser expands no external entities
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, LookupError, ValueError):  # also an encoding that nobody knows
         return {}
     return {
         name: text for name in ("Code", "Message") if (text := root.findtext(f"{{*}}{name}") or root.findtext(name))

@@ -41,6 +41,8 @@ from vaulthalla.stores.errors import translated
 from vaulthalla.stores.listing import Listing, timestamp
 
 READ_BYTES = 256 * 1024
+# What no object is, and no index can hold.
+TOO_LARGE = 2**63
 # User metadata. `mtime` is rclone's: seconds with nine decimals, so exact to the nanosecond and readable by both.
 SHA256 = "sha256"
 MTIME = "mtime"
@@ -387,7 +389,7 @@ def _entry(entry: Mapping[str, str], key: str, observed_at: datetime) -> ObjectI
     ongoing = entry.get("IsRestoreInProgress") == "true"
     return ObjectInfo(
         key=key,
-        size=int(entry["Size"]),
+        size=_size(entry["Size"]),
         etag=entry.get("ETag", "").strip('"'),
         last_modified=timestamp(entry["LastModified"]),
         observed_at=observed_at,
@@ -398,25 +400,39 @@ def _entry(entry: Mapping[str, str], key: str, observed_at: datetime) -> ObjectI
 
 
 def _described(key: str, answer: Any) -> ObjectInfo:
-    """An object from the headers of a HEAD or GET; the size is the whole object's, whatever the range."""
-    metadata = {str(name).lower(): value for name, value in answer.get("Metadata", {}).items()}
-    restore, expires = _restore(answer.get("Restore", ""))
-    total = answer.get("ContentRange", "").rpartition("/")[2]
-    return ObjectInfo(
-        key=key,
-        size=int(total) if total.isdigit() else int(answer["ContentLength"]),
-        etag=_unquoted(answer),
-        last_modified=answer["LastModified"],
-        observed_at=_observed_at(answer),
-        storage_class=answer.get("StorageClass", "STANDARD"),
-        archive_status=answer.get("ArchiveStatus", ""),
-        restore=restore,
-        restore_expires=expires,
-        version_id=answer.get("VersionId", ""),
-        sha256=_sha256(metadata.get(SHA256, "")),
-        mtime_ns=_mtime_ns(metadata.get(MTIME, "")),
-        etag_is_md5=_etag_is_md5(answer),
-    )
+    """An object from the headers of a HEAD or GET; the size is the whole object's, whatever the range.
+
+    Raises UnexpectedResponse.
+    """
+    try:
+        metadata = {str(name).lower(): value for name, value in answer.get("Metadata", {}).items()}
+        restore, expires = _restore(answer.get("Restore", ""))
+        total = answer.get("ContentRange", "").rpartition("/")[2]
+        return ObjectInfo(
+            key=key,
+            size=_size(total if total.isdigit() else answer["ContentLength"]),
+            etag=_unquoted(answer),
+            last_modified=answer["LastModified"],
+            observed_at=_observed_at(answer),
+            storage_class=answer.get("StorageClass", "STANDARD"),
+            archive_status=answer.get("ArchiveStatus", ""),
+            restore=restore,
+            restore_expires=expires,
+            version_id=answer.get("VersionId", ""),
+            sha256=_sha256(metadata.get(SHA256, "")),
+            mtime_ns=_mtime_ns(metadata.get(MTIME, "")),
+            etag_is_md5=_etag_is_md5(answer),
+        )
+    except (KeyError, ValueError) as error:
+        raise UnexpectedResponse(f"{key} is not described: {error}.") from error
+
+
+def _size(told: str | int) -> int:
+    """Raises ValueError for what is no size."""
+    size = int(told)
+    if not 0 <= size < TOO_LARGE:
+        raise ValueError(f"its size is {told}")
+    return size
 
 
 def _etag_is_md5(answer: Mapping[str, Any]) -> bool:
@@ -467,7 +483,10 @@ def _observed_at(answer: Any) -> datetime:
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if not date:
         raise UnexpectedResponse("The store's answer has no Date.")
-    return _http_date(date)
+    try:
+        return _http_date(date)
+    except ValueError as error:
+        raise UnexpectedResponse(f"The Date of the store's answer is none: {date!r}.") from error
 
 
 @lru_cache(maxsize=64)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+import urllib3
 from django.conf import settings
 from hypothesis import given
 from hypothesis import settings as example_settings
@@ -15,6 +18,7 @@ from tests.support.meters import CountingMeter
 from vaulthalla.errors import Refused
 from vaulthalla.requests import RequestClass
 from vaulthalla.stores import client as clients
+from vaulthalla.stores import direct
 from vaulthalla.stores.base import (
     COPY_LIMIT_BYTES,
     Capabilities,
@@ -26,9 +30,10 @@ from vaulthalla.stores.base import (
     costs,
 )
 from vaulthalla.stores.client import REQUEST_CLASSES
-from vaulthalla.stores.errors import BY_CODE, CREDENTIAL_CODES, kind_of
+from vaulthalla.stores.errors import BY_CODE, CREDENTIAL_CODES, kind_of, translated
+from vaulthalla.stores.listing import Listing
 from vaulthalla.stores.profiles import PROFILES, capabilities_of, check_endpoint, profile_of, region_of
-from vaulthalla.stores.s3 import S3Config, S3Store, _mtime_ns, _mtime_text, _restore, _sha256, client_config
+from vaulthalla.stores.s3 import S3Config, S3Store, _described, _mtime_ns, _mtime_text, _restore, _sha256, client_config
 
 
 @example_settings(deadline=None)
@@ -73,6 +78,53 @@ def test_what_is_no_hash_is_unknown(text: str) -> None:
 )
 def test_a_restore_header_is_read(header: str, state: tuple[Restore, datetime | None]) -> None:
     assert _restore(header) == state
+
+
+SIZES_OF_NOTHING = ("-5", str(2**63), str(2**64), "9" * 5_000, "many", "")
+
+
+@pytest.mark.parametrize("size", SIZES_OF_NOTHING)
+def test_a_listed_size_that_no_object_has_is_no_answer(size: str) -> None:
+    store = S3Store(S3Config(provider="minio", endpoint="http://127.0.0.1:1", bucket="bucket"), CountingMeter())
+    entry = {"Key": "k", "LastModified": "2026-01-01T00:00:00Z", "ETag": '"e"', "Size": size}
+    with pytest.raises(UnexpectedResponse, match="is not described"):
+        store._listed(Listing(entries=[entry]), datetime(2026, 1, 1, tzinfo=UTC), below="")
+    largest = store._listed(
+        Listing(entries=[entry | {"Size": str(2**63 - 1)}]), datetime(2026, 1, 1, tzinfo=UTC), below=""
+    )
+    assert largest[0].size == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"ContentLength": int(size)} for size in SIZES_OF_NOTHING[:3]),
+        {"ContentRange": f"bytes 0-0/{2**63}"},
+        {"LastModified": None},
+        {"Restore": 'ongoing-request="false", expiry-date="soon"'},
+        {"ResponseMetadata": {"HTTPHeaders": {"date": "today"}}},
+    ],
+)
+def test_headers_that_describe_no_object_are_no_answer(odd: dict[str, Any]) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    told = {"ContentLength": 5, "ETag": '"e"', "LastModified": now}
+    told["ResponseMetadata"] = {"HTTPHeaders": {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}}
+    assert _described("k", told).size == 5
+    answer = {name: value for name, value in (told | odd).items() if value is not None}
+    with pytest.raises(UnexpectedResponse):
+        _described("k", answer)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "many"}, {"Last-Modified": "yesterday"}])
+def test_headers_that_cannot_be_read_are_no_answer(headers: dict[str, str]) -> None:
+    response = urllib3.HTTPResponse(io.BytesIO(), headers=headers, status=200, preload_content=False)
+    with pytest.raises(UnexpectedResponse, match="cannot be read"), translated("k"):
+        direct._answer(response, "HeadObject", 1)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "utf-7"])
+def test_an_error_in_an_unknown_encoding_says_nothing(encoding: str) -> None:
+    assert direct._said(f'<?xml version="1.0" encoding="{encoding}"?><Error><Code>X</Code></Error>'.encode()) == {}
 
 
 def test_every_counted_operation_has_a_billing_class() -> None:
