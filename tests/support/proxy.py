@@ -436,10 +436,11 @@ class _Connection:
             kept = framed if room is None else framed[:room]
             if fault is not None and action == "corrupt" and piece:
                 kept, action = _flipped(framed, piece), ""
+            # Counted first: whoever has the last byte may look at the counts at once.
+            self._downloaded(request, status, piece if room is None else piece[:room])
             self.writer.write(kept)
             if first:
                 first.append(kept)
-            self._downloaded(request, status, piece if room is None else piece[:room])
             if room is not None:
                 room -= len(kept)
             await self.writer.drain()
