@@ -97,7 +97,7 @@ def _stale_remedy(vault: Vault, estimate: int) -> str:
         *([] if covered else [f"--s3-budget-list {estimate}"]),
     ]
     by_hand = f"vh vault sync reconcile {name}{'' if covered else ' --allow-list-scan'}"
-    ways = [by_hand, f"vh vault sync set {name} {' '.join(changes)}"]
+    ways = [by_hand, *([f"vh vault sync set {name} {' '.join(changes)}"] if changes else [])]
     return OR.join(ways if age is None or age >= SHORTEST_BY_HAND else reversed(ways))
 
 

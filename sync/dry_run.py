@@ -184,13 +184,15 @@ def _skipped(run: Run, vault: Vault) -> dict[str, int]:
     for (verdict, reason), count in _still_standing(run, vault).items():
         if verdict in SKIPS:
             skipped[reason] += count
-    return dict(sorted(skipped.items()))
+    return {reason: count for reason, count in sorted(skipped.items()) if count}
 
 
 def _still_standing(run: Run, vault: Vault) -> Counter[tuple[str, str]]:
-    """Settled verdicts that the plan leaves as they are."""
+    """Settled verdicts that the plan leaves as they are, and those that only a HEAD could change."""
+    plan = run.result.get("plan", {})
     standing = Counter({(verdict, reason): count for verdict, reason, count in sql.standing(vault.pk)})
-    for name, count in run.result.get("plan", {}).get("released", {}).items():
+    standing[Action.ARCHIVE_SKIPPED.value, "needs_restore"] += plan.get("restore_checks", 0)
+    for name, count in plan.get("released", {}).items():
         verdict, _, reason = name.partition("/")
         standing[verdict, reason] -= count
     return standing

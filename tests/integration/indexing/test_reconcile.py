@@ -21,7 +21,7 @@ from indexing import findings, freshness, merge, reconcile, scanning, sql
 from indexing.describe import index_info, index_report
 from indexing.models import Finding, IndexState, RemoteObject, ScannedKey, ScanRange, Source
 from indexing.reconcile import reconcile_chunks
-from indexing.usable import chunks_before_planning
+from indexing.usable import chunks_before_planning, require_fresh_index
 from vaulthalla.console import Console
 from vaulthalla.errors import Refused, Stall
 from vaulthalla.requests import RequestClass
@@ -337,6 +337,17 @@ def test_a_stale_index_is_listed_or_stalls(vault: Vault, bucket: MemoryBucket) -
     assert "vh vault sync set photos --on-stale-index reconcile" in stall.value.remedy
     vault.policy.max_remote_index_age_seconds = None
     assert chunks_before_planning(vault, list_budget=0, now=later) == []
+
+
+def test_a_plan_by_a_stale_index_is_told_how_to_refresh_it(vault: Vault, bucket: MemoryBucket) -> None:
+    """Nothing of the policy needs to change where a sync would list by itself."""
+    listed(vault)
+    vault.policy.budget_list, vault.policy.max_remote_index_age_seconds = 100, 1
+    IndexState.objects.update(snapshot_as_of=datetime.now(UTC) - timedelta(hours=1))
+    with pytest.raises(Refused, match="is stale") as refusal:
+        require_fresh_index(vault)
+    commands = [line.removeprefix("# or: ") for line in refusal.value.remedy.splitlines()]
+    assert commands == ["vh vault sync dry-run photos --refresh-index", "vh vault sync reconcile photos"]
 
 
 def test_a_local_vault_is_listed_each_time(db: None, tmp_path: Path) -> None:
