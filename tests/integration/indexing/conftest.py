@@ -9,6 +9,7 @@ import pytest
 from budgets import access
 from vaulthalla.stores.base import Meter
 from vaulthalla.stores.memory import MemoryBucket, MemoryStore
+from vaulthalla.stores.profiles import ALL_CONDITIONS
 from vaulthalla.vaults.models import ApiKey, Provider, SyncPolicy, Vault
 
 
@@ -16,7 +17,13 @@ from vaulthalla.vaults.models import ApiKey, Provider, SyncPolicy, Vault
 def vault(db: None) -> Vault:
     key = ApiKey.objects.create(name="key", provider=Provider.AWS, secret="secret")
     vault = Vault.objects.create(
-        name="photos", kind="s3", root="/nowhere", marker=uuid4(), api_key=key, bucket="bucket"
+        name="photos",
+        kind="s3",
+        root="/nowhere",
+        marker=uuid4(),
+        api_key=key,
+        bucket="bucket",
+        capabilities=ALL_CONDITIONS,
     )
     SyncPolicy.objects.create(vault=vault)
     return vault
