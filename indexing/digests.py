@@ -34,11 +34,11 @@ def of_columns(count: int, texts: Iterable[bytes], sizes: bytes, times: bytes) -
 
 def of_listing(infos: Sequence[ObjectInfo]) -> str | None:
     """Of live rows as a listing told them; None where it told more than the digest covers, or nothing at all."""
-    times = [(info.last_modified - _EPOCH) // _MICROSECOND for info in infos]
     if not infos or any(info.restore or info.restore_expires or info.mtime_ns is not None for info in infos):
         return None
     keys, etags = [info.key for info in infos], [info.etag for info in infos]
     classes = [info.storage_class for info in infos]
+    times = [(info.last_modified - _EPOCH) // _MICROSECOND for info in infos]
     texts = ("\0".join(column).encode() for column in (keys, etags, classes))
     each = f">{len(infos)}q"
     return of_columns(len(infos), texts, pack(each, *[info.size for info in infos]), pack(each, *times))

@@ -54,10 +54,14 @@ class Delivery:
     def bytes(self) -> int:
         return sum(file.size for file in self.files)
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its rows are read, as JSON."""
+        return {"columns": None if self.columns is None else list(self.columns), "has_header": self.has_header}
+
     def as_json(self) -> dict[str, Any]:
-        columns = None if self.columns is None else list(self.columns)
         files = [file.as_json() for file in self.files]
-        return {"files": files, "as_of": self.as_of.isoformat(), "columns": columns, "has_header": self.has_header}
+        return {"files": files, "as_of": self.as_of.isoformat(), **self.reading}
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Delivery:

@@ -241,8 +241,7 @@ def chunks_of(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> l
 def _read(delivery: Delivery, vault: Vault, options: Mapping[str, Any]) -> dict[str, Any]:
     """How rows are read, and what for."""
     scope = {"bucket": vault.bucket, "prefix": vault.prefix, "part": options["prefix"]}
-    columns = None if delivery.columns is None else list(delivery.columns)
-    return {"scope": scope, "columns": columns, "has_header": delivery.has_header}
+    return {"scope": scope, **delivery.reading}
 
 
 @handler(OPEN)
